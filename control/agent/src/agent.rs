@@ -1,0 +1,260 @@
+//! The agent: owns the data plane, the session and one runner per task.
+//!
+//! Tasks: [`Plane::run`], the session, the dispatcher below, and the runners. All end with
+//! [`Agent::shutdown`]; containers, traffic and names go on.
+use crate::{
+    container::TASK_LABEL,
+    plane::{OVERLAY, Plane, PlanePaths},
+    reports::Reports,
+    runner::{Crew, Order, run},
+    session::{Session, SessionConfig, SessionState},
+    supervisor::{NetCommand, NetSupervisor},
+};
+use anyhow::{Context, Result};
+use shoal_containers::Runtime;
+use shoal_identity::NodeCertificate;
+use shoal_lb::{Counters, Lb, LbConfig};
+use shoal_model::{NodeAssignment, NodeDescription, TaskState};
+use shoal_net::NetStatus;
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::{sync::watch, task::JoinSet};
+
+/// How an agent is set up.
+#[derive(Debug)]
+pub struct AgentConfig {
+    /// The node's folder for cluster state.
+    pub state_dir: PathBuf,
+    /// Run-time folder.
+    pub exec_root: PathBuf,
+    /// BPF file system folder for pins.
+    pub bpf_root: PathBuf,
+    /// cgroup (v2) folder above all containers.
+    pub cgroup: PathBuf,
+    /// Program and first arguments of the `shoal net` process.
+    pub net_program: Vec<OsString>,
+    /// Resolvers for names outside the cluster.
+    pub resolvers: Vec<SocketAddr>,
+    /// The node's certificate.
+    pub certificate: Arc<NodeCertificate>,
+    /// Managers' control addresses.
+    pub managers: Vec<SocketAddr>,
+    /// What the node says of itself.
+    pub description: NodeDescription,
+    /// Address other nodes reach this one at.
+    pub advertise: IpAddr,
+    /// UDP port of the overlay.
+    pub data_path_port: u16,
+}
+
+/// A running agent.
+pub struct Agent {
+    crew: Arc<Crew>,
+    session: watch::Receiver<SessionState>,
+    assignments: watch::Receiver<Option<Arc<NodeAssignment>>>,
+    tasks: Mutex<JoinSet<()>>,
+    state_dir: PathBuf,
+    assignment_file: PathBuf,
+}
+
+impl Agent {
+    /// Starts the node's part in the cluster, and takes up what an earlier daemon left running.
+    ///
+    /// # Errors
+    /// When the programs cannot be loaded, or the `shoal net` process does not start.
+    pub async fn start(config: AgentConfig, runtime: Runtime) -> Result<Agent> {
+        let node_id = config.certificate.identity().node_id.clone();
+        let lb_config =
+            LbConfig { bpf_root: config.bpf_root.clone(), cgroup: config.cgroup.clone() };
+        let lb = tokio::task::block_in_place(|| Lb::open(&lb_config))?;
+        let net = NetSupervisor::new(net_command(&config));
+        let paths = PlanePaths {
+            netns: config.exec_root.join("netns"),
+            endpoints: config.exec_root.join("endpoints"),
+        };
+        let plane = Plane::new(paths, lb, net, node_id.clone(), config.advertise)?;
+        let plane = Arc::new(plane);
+        let status = plane.start_net().await.context("cannot start the overlay")?;
+        let crew = Arc::new(Crew {
+            node_id,
+            runtime,
+            plane: Arc::clone(&plane),
+            reports: Reports::default(),
+        });
+        let assignment_file = config.state_dir.join("assignment.json");
+        let (assignments, assigned) = watch::channel(last(&assignment_file));
+        let (state, session) = watch::channel(SessionState::default());
+        let session_task = Session {
+            config: SessionConfig {
+                managers: config.managers,
+                certificate: config.certificate,
+                description: config.description,
+                public_key: status.public_key,
+                data_path_addr: config.advertise.to_string(),
+                data_path_port: config.data_path_port,
+            },
+            crew: Arc::clone(&crew),
+            assignments,
+            state,
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(plane.run());
+        tasks.spawn(session_task.run());
+        tasks.spawn(dispatch(Arc::clone(&crew), assigned.clone(), assignment_file.clone()));
+        Ok(Agent {
+            crew,
+            session,
+            assignments: assigned,
+            tasks: Mutex::new(tasks),
+            state_dir: config.state_dir,
+            assignment_file,
+        })
+    }
+
+    /// State of the session with the manager.
+    pub fn session(&self) -> SessionState {
+        self.session.borrow().clone()
+    }
+
+    /// Waits until the manager has answered, or the first attempt has failed.
+    ///
+    /// # Errors
+    /// Why the first attempt failed.
+    pub async fn connected(&self) -> Result<()> {
+        let mut session = self.session.clone();
+        let state = session.wait_for(|s| s.connected || !s.error.is_empty()).await;
+        let state = state.context("the session ended")?;
+        anyhow::ensure!(state.connected, "{}", state.error);
+        Ok(())
+    }
+
+    /// What the manager said last.
+    pub fn assignment(&self) -> Option<Arc<NodeAssignment>> {
+        self.assignments.borrow().clone()
+    }
+
+    /// Tasks of this node by state.
+    pub fn tasks_by_state(&self) -> BTreeMap<TaskState, u64> {
+        self.crew.reports.by_state()
+    }
+
+    /// The load balancer's counters.
+    ///
+    /// # Errors
+    /// When the maps cannot be read.
+    pub fn counters(&self) -> Result<Counters> {
+        self.crew.plane.counters()
+    }
+
+    /// State of the overlay and of DNS.
+    pub fn net_status(&self) -> NetStatus {
+        self.crew.plane.net_status()
+    }
+
+    /// Ends the agent; containers, traffic and names go on.
+    pub async fn shutdown(&self) {
+        let mut tasks =
+            std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+
+    /// Ends the agent and removes every trace of the cluster from the node.
+    pub async fn leave(&self) {
+        self.shutdown().await;
+        let containers = self.crew.runtime.list();
+        for container in containers.iter().filter(|c| c.labels.contains_key(TASK_LABEL)) {
+            if let Err(error) = self.crew.runtime.remove(&container.id, true).await {
+                tracing::error!(container = container.id, %error, "not removed");
+            }
+        }
+        self.crew.plane.remove().await;
+        let _ = fs::remove_file(&self.assignment_file);
+        let _ = fs::remove_dir_all(self.state_dir.join("net"));
+    }
+}
+
+fn net_command(config: &AgentConfig) -> NetCommand {
+    let socket = config.exec_root.join("net.sock");
+    let mut program = config.net_program.clone();
+    let mut flag = |name: &str, value: &Path| {
+        program.push(name.into());
+        program.push(value.into());
+    };
+    flag("--socket", &socket);
+    flag("--state", &config.state_dir.join("net"));
+    flag("--runtime", &config.exec_root.join("net"));
+    flag("--device", Path::new(OVERLAY));
+    flag("--port", Path::new(&config.data_path_port.to_string()));
+    for resolver in &config.resolvers {
+        flag("--resolver", Path::new(&resolver.to_string()));
+    }
+    NetCommand { program, socket, log: config.exec_root.join("net.log") }
+}
+
+/// What was said before this daemon started, so that tasks are known before the manager answers.
+fn last(file: &Path) -> Option<Arc<NodeAssignment>> {
+    let bytes = fs::read(file).ok()?;
+    serde_json::from_slice(&bytes).ok().map(Arc::new)
+}
+
+fn keep(file: &Path, assignment: &NodeAssignment) -> Result<()> {
+    let aside = file.with_extension("new");
+    fs::write(&aside, serde_json::to_vec(assignment)?)?;
+    fs::rename(&aside, file)?;
+    Ok(())
+}
+
+/// Gives the table to the data plane and the orders to the runners, as assignments come.
+async fn dispatch(
+    crew: Arc<Crew>,
+    mut assignments: watch::Receiver<Option<Arc<NodeAssignment>>>,
+    file: PathBuf,
+) {
+    let mut runners: BTreeMap<String, watch::Sender<Order>> = BTreeMap::new();
+    let mut running = JoinSet::new();
+    loop {
+        while running.try_join_next().is_some() {}
+        // A runner that is still removing its task keeps its place, so that there is only one.
+        runners.retain(|_, runner| !runner.is_closed());
+        let assignment = assignments.borrow_and_update().clone();
+        if let Some(assignment) = assignment {
+            if let Err(error) = keep(&file, &assignment) {
+                tracing::warn!(%error, "the assignment cannot be kept at {}", file.display());
+            }
+            crew.plane.set_table(assignment.generation, assignment.table.clone());
+            let mut orders: BTreeMap<String, Order> = BTreeMap::new();
+            for gone in remains(&crew).await.into_iter().chain(runners.keys().cloned()) {
+                orders.insert(gone, Order::Gone);
+            }
+            for task in &assignment.tasks {
+                orders.insert(task.task.id.clone(), Order::Assigned(Box::new(task.clone())));
+            }
+            for (task, order) in orders {
+                match runners.get(&task) {
+                    Some(runner) => drop(runner.send_replace(order)),
+                    None => {
+                        let (tx, rx) = watch::channel(order);
+                        running.spawn(run(Arc::clone(&crew), task.clone(), rx));
+                        runners.insert(task.clone(), tx);
+                    }
+                }
+            }
+        }
+        if assignments.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tasks that have left something on this node.
+async fn remains(crew: &Crew) -> Vec<String> {
+    let containers = crew.runtime.list();
+    let labels = containers.iter().filter_map(|c| c.labels.get(TASK_LABEL).cloned());
+    labels.chain(crew.plane.plugged()).collect()
+}

@@ -1,0 +1,77 @@
+//! How a host becomes a node: with a join token, a key made here, and a certificate from the manager.
+use anyhow::{Context, Result, bail};
+use shoal_identity::{
+    JoinToken, NodeCertificate, NodeKey, RootCertificate, client_config, connect, fetch_root,
+};
+use shoal_model::Availability;
+use shoal_rpc::{IssueRequest, certificates_client::CertificatesClient};
+use std::{net::SocketAddr, time::Duration};
+use tokio::time::timeout;
+
+/// How long the manager may take to sign.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A host that has been let into a cluster.
+#[derive(Debug)]
+pub struct Joined {
+    /// Its certificate, key and the cluster's root.
+    pub certificate: NodeCertificate,
+    /// The manager that let it in.
+    pub manager: SocketAddr,
+    /// UDP port of the cluster's overlay.
+    pub data_path_port: u16,
+}
+
+/// Asks the managers at `addrs`, in turn, to let this host in. The key never leaves the host.
+///
+/// # Errors
+/// When the token is not one, the root is not the token's, the manager refuses, or none answers; the
+/// last reason is given.
+pub async fn join(addrs: &[SocketAddr], token: &str, availability: Availability) -> Result<Joined> {
+    let parsed = JoinToken::parse(token)?;
+    let mut last = None;
+    for manager in addrs {
+        match ask(*manager, token, &parsed, availability).await {
+            Ok((certificate, data_path_port)) => {
+                return Ok(Joined { certificate, manager: *manager, data_path_port });
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    match last {
+        Some(error) => Err(error),
+        None => bail!("at least 1 RemoteAddr must be provided"),
+    }
+}
+
+async fn ask(
+    manager: SocketAddr,
+    token: &str,
+    parsed: &JoinToken,
+    availability: Availability,
+) -> Result<(NodeCertificate, u16)> {
+    let root = fetch_root(manager, parsed.digest()).await?;
+    let key = NodeKey::create()?;
+    let channel = connect(manager, client_config(&root, None)?).await?;
+    let availability = match availability {
+        Availability::Active => "active",
+        Availability::Pause => "pause",
+        Availability::Drain => "drain",
+    };
+    let request = IssueRequest {
+        csr: key.csr_pem()?,
+        token: token.to_owned(),
+        availability: availability.to_owned(),
+    };
+    let reply = timeout(PATIENCE, CertificatesClient::new(channel).issue(request)).await;
+    let reply = reply.with_context(|| format!("{manager} did not sign within {PATIENCE:?}"))?;
+    // The manager's words are for the user: a wrong token, a role it does not give.
+    let reply = reply.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner();
+    let root = RootCertificate::from_pem(&reply.root)
+        .ok()
+        .filter(|given| given.digest() == root.digest())
+        .with_context(|| format!("{manager} answered with another root than it had shown"))?;
+    let port = u16::try_from(reply.data_path_port).ok().filter(|port| *port != 0);
+    let port = port.with_context(|| format!("{manager} named no UDP port of the overlay"))?;
+    Ok((NodeCertificate::new(key, &reply.certificate, root)?, port))
+}

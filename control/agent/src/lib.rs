@@ -1,0 +1,17 @@
+//! The node's agent: keeps a session with the manager, runs the tasks it is assigned, plugs their
+//! networks, and reports what became of them.
+
+mod agent;
+mod container;
+mod join;
+mod logs;
+mod plane;
+mod reports;
+mod runner;
+mod session;
+mod supervisor;
+mod tables;
+
+pub use agent::{Agent, AgentConfig};
+pub use join::{Joined, join};
+pub use session::SessionState;

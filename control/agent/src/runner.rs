@@ -1,0 +1,257 @@
+//! One task: from assigned to its end, in one tokio task of its own.
+//!
+//! ```text
+//! Accepted → Preparing → Ready → Starting → Running → Complete | Failed
+//!                │                  │          └─ told to stop ──→ Shutdown
+//!                └──── Rejected ────┘
+//! ```
+//! When the runner is cancelled (the daemon ends) the container goes on; a later runner takes it up.
+use crate::{
+    container::{TASK_LABEL, container_spec},
+    plane::Plane,
+    reports::Reports,
+};
+use shoal_containers::{ContainerInfo, ContainerState, ExitStatus, Runtime, new_id};
+use shoal_model::{AssignedTask, ContainerStatus, TaskState, TaskStatus, Timestamp};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+use tokio::{sync::watch, time::sleep};
+
+/// From when a task is no longer a backend until its container is told to stop: the other nodes
+/// need that long to take it out of their tables.
+const DRAIN: Duration = Duration::from_millis(500);
+/// How long an ended container's cable stays, so that its peers are refused, not left waiting.
+const LINGER: Duration = Duration::from_secs(3);
+
+/// What the manager wants of a task now.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Order {
+    /// As the assignment says.
+    Assigned(Box<AssignedTask>),
+    /// It is no longer assigned: remove every trace of it.
+    Gone,
+}
+
+/// What runners share.
+pub(crate) struct Crew {
+    pub(crate) node_id: String,
+    pub(crate) runtime: Runtime,
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) reports: Reports,
+}
+
+/// Why a runner goes no further.
+enum Stop {
+    /// Told to, by the manager.
+    Told,
+    /// The task cannot be had; its state and reason.
+    Ended(TaskState, String),
+}
+
+/// Runs until the order is [`Order::Gone`] and nothing is left.
+pub(crate) async fn run(crew: Arc<Crew>, task: String, mut orders: watch::Receiver<Order>) {
+    let mut container = crew.container_of(&task).await;
+    if let Err(stop) = crew.live(&task, &mut orders, &mut container).await {
+        crew.finish(&task, stop, container.as_deref()).await;
+    }
+    let _ = orders.wait_for(|order| *order == Order::Gone).await;
+    crew.erase(&task, container.as_deref()).await;
+}
+
+impl Crew {
+    /// The container of a task, by its label.
+    async fn container_of(&self, task: &str) -> Option<String> {
+        let all = self.runtime.list();
+        let own = all.into_iter().find(|c| c.labels.get(TASK_LABEL).is_some_and(|t| t == task));
+        own.map(|c| c.id)
+    }
+
+    async fn live(
+        &self,
+        task: &str,
+        orders: &mut watch::Receiver<Order>,
+        container: &mut Option<String>,
+    ) -> Result<(), Stop> {
+        let Order::Assigned(assigned) = orders.borrow().clone() else { return Ok(()) };
+        let before = self.reports.get(task).map_or(assigned.task.status.state, |s| s.state);
+        if before.is_terminal() {
+            return Ok(()); // it has ended already; only its remains are kept
+        }
+        let known = match container.as_deref() {
+            Some(id) => self.runtime.inspect(id).ok(),
+            None => None,
+        };
+        let resumed = known.filter(|c| c.state != ContainerState::Created);
+        let id = match resumed {
+            Some(info) if self.plane.netns_of(task).is_some() => info.id,
+            _ if before >= TaskState::Starting => {
+                let reason = "the container did not survive a restart of the node";
+                return Err(Stop::Ended(TaskState::Failed, reason.to_owned()));
+            }
+            _ => {
+                self.erase_container(container.take().as_deref()).await;
+                told(orders)?;
+                self.report(task, TaskState::Accepted, "accepted", "", None);
+                let id = self.prepare(&assigned, container).await?;
+                self.report(task, TaskState::Ready, "prepared", "", None);
+                self.until_wanted(orders).await?;
+                self.report(task, TaskState::Starting, "starting", "", None);
+                self.runtime.start(&id).await.map_err(|e| {
+                    Stop::Ended(TaskState::Failed, format!("starting container failed: {e}"))
+                })?;
+                id
+            }
+        };
+        self.report(task, TaskState::Running, "started", "", self.status_of(&id).await);
+        tokio::select! {
+            exit = self.runtime.wait(&id) => {
+                self.plane.retire(task);
+                Err(ended(exit.map_err(|e| e.to_string())))
+            }
+            () = until_told(orders) => Err(Stop::Told),
+        }
+    }
+
+    async fn prepare(
+        &self,
+        assigned: &AssignedTask,
+        container: &mut Option<String>,
+    ) -> Result<String, Stop> {
+        let task = &assigned.task;
+        self.report(&task.id, TaskState::Preparing, "preparing", "", None);
+        let rejected = |reason: String| Stop::Ended(TaskState::Rejected, reason);
+        let mtu = self.plane.mtu().await;
+        let netns = self.plane.plug(assigned, mtu).await;
+        let netns = netns.map_err(|e| rejected(format!("cannot attach networks: {e:#}")))?;
+        let id = new_id();
+        let spec = container_spec(assigned, id.clone(), &self.node_id, netns).map_err(rejected)?;
+        self.runtime.create(spec).await.map_err(|e| rejected(e.to_string()))?;
+        *container = Some(id.clone());
+        Ok(id)
+    }
+
+    /// A replacement is prepared early and started when its delay is over.
+    async fn until_wanted(&self, orders: &mut watch::Receiver<Order>) -> Result<(), Stop> {
+        let wanted = |order: &Order| match order {
+            Order::Assigned(a) => a.task.desired >= TaskState::Running,
+            Order::Gone => true,
+        };
+        let _ = orders.wait_for(wanted).await;
+        told(orders)
+    }
+
+    async fn finish(&self, task: &str, stop: Stop, container: Option<&str>) {
+        let (state, message, err) = match stop {
+            Stop::Told => {
+                self.stop(container).await;
+                (TaskState::Shutdown, "shutdown", String::new())
+            }
+            Stop::Ended(state, err) => {
+                let message = match state {
+                    TaskState::Complete => "finished",
+                    TaskState::Rejected => "preparing",
+                    _ => "started",
+                };
+                (state, message, err)
+            }
+        };
+        self.plane.retire(task);
+        let status = match container {
+            Some(id) => self.status_of(id).await,
+            None => None,
+        };
+        self.report(task, state, message, &err, status);
+        if self.plane.netns_of(task).is_some() {
+            sleep(LINGER).await;
+        }
+        self.plane.unplug(task).await;
+    }
+
+    async fn stop(&self, container: Option<&str>) {
+        let Some(id) = container else { return };
+        let running = self.runtime.inspect(id).map(|c| c.state == ContainerState::Running);
+        if !matches!(running, Ok(true)) {
+            return;
+        }
+        sleep(DRAIN).await;
+        if let Err(error) = self.runtime.stop(id, None).await {
+            tracing::error!(container = id, %error, "a container could not be stopped");
+        }
+    }
+
+    async fn erase(&self, task: &str, container: Option<&str>) {
+        self.stop(container).await;
+        self.plane.unplug(task).await;
+        self.erase_container(container).await;
+        self.reports.forget(task);
+    }
+
+    async fn erase_container(&self, container: Option<&str>) {
+        let Some(id) = container else { return };
+        if let Err(error) = self.runtime.remove(id, true).await {
+            tracing::error!(container = id, %error, "a container could not be removed");
+        }
+    }
+
+    async fn status_of(&self, id: &str) -> Option<ContainerStatus> {
+        let info: ContainerInfo = self.runtime.inspect(id).ok()?;
+        let exit_code = match &info.state {
+            ContainerState::Exited(exit) => Some(i64::from(exit.code)),
+            _ => None,
+        };
+        Some(ContainerStatus { id: info.id, pid: i64::from(info.pid.unwrap_or(0)), exit_code })
+    }
+
+    fn report(
+        &self,
+        task: &str,
+        state: TaskState,
+        message: &str,
+        err: &str,
+        container: Option<ContainerStatus>,
+    ) {
+        let container = container.or_else(|| self.reports.get(task).and_then(|s| s.container));
+        let (message, err) = (message.to_owned(), err.to_owned());
+        self.reports.report(task, TaskStatus { state, since: now(), message, err, container });
+    }
+}
+
+/// The end of a container, in Docker's words.
+fn ended(exit: Result<ExitStatus, String>) -> Stop {
+    match exit {
+        Ok(exit) if exit.code == 0 => Stop::Ended(TaskState::Complete, String::new()),
+        Ok(exit) => {
+            let reason = exit.error.unwrap_or_else(|| match exit.oom {
+                true => format!("task: non-zero exit ({}): out of memory", exit.code),
+                false => format!("task: non-zero exit ({})", exit.code),
+            });
+            Stop::Ended(TaskState::Failed, reason)
+        }
+        Err(reason) => Stop::Ended(TaskState::Failed, reason),
+    }
+}
+
+fn to_stop(order: &Order) -> bool {
+    match order {
+        Order::Assigned(a) => a.task.desired > TaskState::Running,
+        Order::Gone => true,
+    }
+}
+
+fn told(orders: &watch::Receiver<Order>) -> Result<(), Stop> {
+    if to_stop(&orders.borrow()) { Err(Stop::Told) } else { Ok(()) }
+}
+
+async fn until_told(orders: &mut watch::Receiver<Order>) {
+    // An error means the daemon ends: then nobody tells this task anything any more.
+    if orders.wait_for(to_stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}

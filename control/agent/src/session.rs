@@ -1,0 +1,184 @@
+//! The session with the manager: says hello, beats, sends statuses, receives assignments. One tokio
+//! task; it connects again with growing pauses for as long as it is not cancelled.
+use crate::{logs, runner::Crew};
+use anyhow::{Context, Result, bail};
+use futures_util::future::AbortHandle;
+use shoal_identity::{NodeCertificate, client_config, connect};
+use shoal_model::{NodeAssignment, NodeDescription};
+use shoal_rpc::{
+    AgentMessage, Applied, Heartbeat, Hello, ManagerMessage, TaskStatus, TaskStatuses,
+    agent_message, dispatcher_client::DispatcherClient, manager_message::Kind,
+};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Channel};
+
+/// Pauses between attempts to connect: from the first, doubling, to the last (swarmkit's).
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(8);
+/// Longest silence of the manager before the session is given up: it sends on change only, so this
+/// is for the first word.
+const WELCOME: Duration = Duration::from_secs(10);
+/// Messages waiting to be sent.
+const QUEUE: usize = 64;
+/// Log subscriptions served at once.
+const MAX_SUBSCRIPTIONS: usize = 64;
+
+/// What a session needs to know.
+#[derive(Clone)]
+pub(crate) struct SessionConfig {
+    /// Managers' control addresses, tried in turn.
+    pub(crate) managers: Vec<SocketAddr>,
+    pub(crate) certificate: Arc<NodeCertificate>,
+    pub(crate) description: NodeDescription,
+    /// WireGuard public key, base64.
+    pub(crate) public_key: String,
+    pub(crate) data_path_addr: String,
+    pub(crate) data_path_port: u16,
+}
+
+/// State of the session, for `docker info`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SessionState {
+    /// Whether the manager has answered in this session.
+    pub connected: bool,
+    /// Why the last session ended; empty when there is none.
+    pub error: String,
+}
+
+pub(crate) struct Session {
+    pub(crate) config: SessionConfig,
+    pub(crate) crew: Arc<Crew>,
+    pub(crate) assignments: watch::Sender<Option<Arc<NodeAssignment>>>,
+    pub(crate) state: watch::Sender<SessionState>,
+}
+
+impl Session {
+    /// Keeps a session, for ever.
+    pub(crate) async fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        for manager in self.config.managers.iter().cycle() {
+            let ended = self.once(*manager).await;
+            let was_connected = self.state.borrow().connected;
+            if let Err(error) = ended {
+                tracing::warn!(%manager, "no session with the manager: {error:#}");
+                let error = format!("{error:#}");
+                self.state.send_replace(SessionState { connected: false, error });
+            }
+            pause = if was_connected { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
+            sleep(pause).await;
+        }
+    }
+
+    async fn once(&self, manager: SocketAddr) -> Result<()> {
+        let root = self.config.certificate.root();
+        let tls = client_config(root, Some(&self.config.certificate))?;
+        let channel = connect(manager, tls).await?;
+        let (tx, rx) = mpsc::channel(QUEUE);
+        let hello = Hello {
+            description: serde_json::to_vec(&self.config.description)?,
+            public_key: self.config.public_key.clone(),
+            data_path_addr: self.config.data_path_addr.clone(),
+            data_path_port: self.config.data_path_port.into(),
+        };
+        tx.send(message(agent_message::Kind::Hello(hello))).await?;
+        let mut client = DispatcherClient::new(channel.clone()).max_decoding_message_size(64 << 20);
+        let opened = timeout(WELCOME, client.session(ReceiverStream::new(rx))).await;
+        let mut incoming = opened.context("the manager did not answer")??.into_inner();
+        let first = timeout(WELCOME, incoming.message()).await.context("no welcome in time")??;
+        let Some(Kind::Welcome(welcome)) = first.and_then(|m| m.kind) else {
+            bail!("the manager did not begin with a welcome");
+        };
+        self.state.send_replace(SessionState { connected: true, error: String::new() });
+        self.crew.reports.resend();
+        let period = Duration::from_millis(welcome.heartbeat_period_ms.max(100).into());
+        tokio::select! {
+            result = self.receive(&mut incoming, &channel) => result,
+            result = self.send(&tx, period) => result,
+        }
+    }
+
+    async fn send(&self, tx: &mpsc::Sender<AgentMessage>, period: Duration) -> Result<()> {
+        let mut beat = interval(period);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut applied = self.crew.plane.applied();
+        applied.mark_changed();
+        loop {
+            let kind = tokio::select! {
+                _ = beat.tick() => agent_message::Kind::Heartbeat(Heartbeat {}),
+                changed = applied.changed() => {
+                    changed?;
+                    let generation = *applied.borrow_and_update();
+                    agent_message::Kind::Applied(Applied { generation })
+                }
+                statuses = self.crew.reports.take() => {
+                    let statuses = statuses.into_iter().map(|(task_id, status)| {
+                        Ok(TaskStatus { task_id, status: serde_json::to_vec(&status)? })
+                    });
+                    let statuses = statuses.collect::<Result<_>>()?;
+                    agent_message::Kind::Statuses(TaskStatuses { statuses })
+                }
+            };
+            tx.send(message(kind)).await.context("the session was closed")?;
+        }
+    }
+
+    async fn receive(
+        &self,
+        incoming: &mut Streaming<ManagerMessage>,
+        channel: &Channel,
+    ) -> Result<()> {
+        let mut subscriptions = Subscriptions::default();
+        while let Some(message) = incoming.message().await? {
+            match message.kind {
+                Some(Kind::Assignment(a)) => {
+                    let assignment: NodeAssignment = serde_json::from_slice(&a.assignment)
+                        .context("an assignment is not understood")?;
+                    let newer = self.assignments.borrow().as_ref().map_or(0, |a| a.generation);
+                    if assignment.generation >= newer {
+                        self.assignments.send_replace(Some(Arc::new(assignment)));
+                    }
+                }
+                Some(Kind::Subscribe(subscription)) => {
+                    if subscriptions.0.len() >= MAX_SUBSCRIPTIONS {
+                        tracing::warn!("too many log subscriptions; one more is not served");
+                        continue;
+                    }
+                    let id = subscription.id.clone();
+                    let publish =
+                        logs::publish(Arc::clone(&self.crew), channel.clone(), subscription);
+                    let (publish, handle) = futures_util::future::abortable(publish);
+                    tokio::spawn(publish);
+                    subscriptions.0.insert(id, handle);
+                }
+                Some(Kind::Unsubscribe(gone)) => {
+                    if let Some(handle) = subscriptions.0.remove(&gone.id) {
+                        handle.abort();
+                    }
+                }
+                Some(Kind::Welcome(_)) | None => {}
+            }
+        }
+        bail!("the manager closed the session")
+    }
+}
+
+/// Running log subscriptions; they end with the session.
+#[derive(Default)]
+struct Subscriptions(BTreeMap<String, AbortHandle>);
+
+impl Drop for Subscriptions {
+    fn drop(&mut self) {
+        for handle in self.0.values() {
+            handle.abort();
+        }
+    }
+}
+
+fn message(kind: agent_message::Kind) -> AgentMessage {
+    AgentMessage { kind: Some(kind) }
+}

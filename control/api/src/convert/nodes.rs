@@ -1,0 +1,81 @@
+//! Nodes.
+use super::{swarm::tls_info, value, version};
+use crate::times::rfc3339;
+use serde_json::Value;
+use shoal_model::{Availability, Node, NodeState, Role, State, docker};
+
+/// A node as `GET /nodes/{id}` answers it. `leader` is the id of the leading manager.
+pub(crate) fn node(state: &State, node: &Node, leader: Option<&str>) -> Value {
+    let description = node.description.as_ref().map(|d| docker::NodeDescription {
+        hostname: Some(d.hostname.clone()),
+        platform: Some(docker::Platform {
+            architecture: Some(d.architecture.clone()),
+            os: Some(d.os.clone()),
+        }),
+        resources: Some(docker::ResourceObject {
+            nano_cpus: Some(d.nano_cpus),
+            memory_bytes: Some(d.memory_bytes),
+            generic_resources: None,
+        }),
+        engine: Some(docker::EngineDescription {
+            engine_version: Some(d.engine_version.clone()),
+            labels: Some(d.engine_labels.clone().into_iter().collect()),
+            plugins: Some(Vec::new()),
+        }),
+        tls_info: state.cluster.as_ref().map(tls_info),
+    });
+    value(&docker::Node {
+        id: Some(node.id.clone()),
+        version: version(&node.meta),
+        created_at: Some(rfc3339(node.meta.created)),
+        updated_at: Some(rfc3339(node.meta.updated)),
+        spec: Some(spec(node)),
+        // The client reads fields of the description without asking whether it is there.
+        description: Some(description.unwrap_or_default()),
+        status: Some(docker::NodeStatus {
+            state: Some(node_state(node.status.state)),
+            message: Some(node.status.message.clone()),
+            addr: Some(node.status.addr.clone()),
+        }),
+        manager_status: manager_status(node, leader),
+    })
+}
+
+fn spec(node: &Node) -> docker::NodeSpec {
+    docker::NodeSpec {
+        name: (!node.name.is_empty()).then(|| node.name.clone()),
+        labels: Some(node.labels.clone().into_iter().collect()),
+        role: Some(match node.role {
+            Role::Worker => docker::NodeSpecRoleEnum::WORKER,
+            Role::Manager => docker::NodeSpecRoleEnum::MANAGER,
+        }),
+        availability: Some(match node.availability {
+            Availability::Active => docker::NodeSpecAvailabilityEnum::ACTIVE,
+            Availability::Pause => docker::NodeSpecAvailabilityEnum::PAUSE,
+            Availability::Drain => docker::NodeSpecAvailabilityEnum::DRAIN,
+        }),
+    }
+}
+
+fn node_state(state: NodeState) -> docker::NodeState {
+    match state {
+        NodeState::Unknown => docker::NodeState::UNKNOWN,
+        NodeState::Down => docker::NodeState::DOWN,
+        NodeState::Ready => docker::NodeState::READY,
+        NodeState::Disconnected => docker::NodeState::DISCONNECTED,
+    }
+}
+
+fn manager_status(node: &Node, leader: Option<&str>) -> Option<docker::ManagerStatus> {
+    let addr = node.manager_addr.clone().filter(|_| node.role == Role::Manager)?;
+    let reachable = node.status.state == NodeState::Ready;
+    Some(docker::ManagerStatus {
+        leader: (leader == Some(node.id.as_str())).then_some(true),
+        reachability: Some(if reachable {
+            docker::Reachability::REACHABLE
+        } else {
+            docker::Reachability::UNREACHABLE
+        }),
+        addr: Some(addr),
+    })
+}

@@ -1,0 +1,153 @@
+//! Services.
+use super::{value, version};
+use crate::times::rfc3339;
+use serde_json::Value;
+use shoal_model::{
+    EndpointState, NodeState, PublishedPort, Service, State, Task, TaskState, docker,
+};
+
+/// Protocol numbers of IP.
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// A service as `GET /services/{id}` answers it.
+pub(crate) fn service(state: &State, service: &Service, defaults: bool, status: bool) -> Value {
+    let mut spec = service.spec.clone();
+    complete(&mut spec);
+    if defaults {
+        insert_defaults(&mut spec);
+    }
+    let mut out = value(&docker::Service {
+        id: Some(service.id.clone()),
+        version: version(&service.meta),
+        created_at: Some(rfc3339(service.meta.created)),
+        updated_at: Some(rfc3339(service.meta.updated)),
+        spec: Some(spec),
+        endpoint: Some(endpoint(state, service)),
+        update_status: None,
+        service_status: status.then(|| counts(state, service)),
+        job_status: None,
+    });
+    if let Some(previous) = &service.previous_spec {
+        let mut previous = previous.clone();
+        complete(&mut previous);
+        if defaults {
+            insert_defaults(&mut previous);
+        }
+        out["PreviousSpec"] = value(&previous);
+    }
+    out
+}
+
+/// Fills what Docker always answers: clients read it without asking whether it is there.
+fn complete(spec: &mut docker::ServiceSpec) {
+    spec.labels.get_or_insert_default();
+    let template = spec.task_template.get_or_insert_default();
+    template.force_update.get_or_insert(0);
+    template.runtime.get_or_insert_with(|| "container".to_owned());
+    let mode = spec.mode.get_or_insert_default();
+    if mode.global.is_none() && mode.replicated_job.is_none() && mode.global_job.is_none() {
+        mode.replicated.get_or_insert_default().replicas.get_or_insert(1);
+    }
+}
+
+/// Docker's defaults, for `insertDefaults=true`.
+fn insert_defaults(spec: &mut docker::ServiceSpec) {
+    const SECOND: i64 = 1_000_000_000;
+    let template = spec.task_template.get_or_insert_default();
+    if let Some(container) = &mut template.container_spec {
+        container.stop_grace_period.get_or_insert(10 * SECOND);
+        container.dns_config.get_or_insert_default();
+    }
+    template.resources.get_or_insert_default();
+    template.placement.get_or_insert_default();
+    let restart = template.restart_policy.get_or_insert_default();
+    restart.condition.get_or_insert(docker::TaskSpecRestartPolicyConditionEnum::ANY);
+    restart.delay.get_or_insert(5 * SECOND);
+    restart.max_attempts.get_or_insert(0);
+    let endpoint = spec.endpoint_spec.get_or_insert_default();
+    endpoint.mode.get_or_insert(docker::EndpointSpecModeEnum::VIP);
+    spec.update_config.get_or_insert_with(|| docker::ServiceSpecUpdateConfig {
+        parallelism: Some(1),
+        failure_action: Some(docker::ServiceSpecUpdateConfigFailureActionEnum::PAUSE),
+        monitor: Some(5 * SECOND),
+        max_failure_ratio: Some(0.0),
+        order: Some(docker::ServiceSpecUpdateConfigOrderEnum::STOP_FIRST),
+        delay: None,
+    });
+    spec.rollback_config.get_or_insert_with(|| docker::ServiceSpecRollbackConfig {
+        parallelism: Some(1),
+        failure_action: Some(docker::ServiceSpecRollbackConfigFailureActionEnum::PAUSE),
+        monitor: Some(5 * SECOND),
+        max_failure_ratio: Some(0.0),
+        order: Some(docker::ServiceSpecRollbackConfigOrderEnum::STOP_FIRST),
+        delay: None,
+    });
+}
+
+fn endpoint(state: &State, service: &Service) -> docker::ServiceEndpoint {
+    let Some(given) = &service.endpoint else {
+        return docker::ServiceEndpoint {
+            spec: Some(service.spec.endpoint_spec.clone().unwrap_or_default()),
+            ..Default::default()
+        };
+    };
+    let ports: Vec<_> = given.ports.iter().map(port).collect();
+    docker::ServiceEndpoint {
+        spec: Some(service.spec.endpoint_spec.clone().unwrap_or_default()),
+        ports: (!ports.is_empty()).then_some(ports),
+        virtual_ips: (!given.vips.is_empty()).then(|| virtual_ips(state, given)),
+    }
+}
+
+/// Addresses with the prefix length of their networks. The IPv6 one comes as an entry of its own.
+fn virtual_ips(state: &State, given: &EndpointState) -> Vec<docker::ServiceEndpointVirtualIps> {
+    let mut out = Vec::new();
+    for vip in &given.vips {
+        let network = state.networks.get(&vip.network_id);
+        let mut put = |addr: String| {
+            out.push(docker::ServiceEndpointVirtualIps {
+                network_id: Some(vip.network_id.clone()),
+                addr: Some(addr),
+            });
+        };
+        put(format!("{}/{}", vip.v4, network.map_or(32, |n| n.subnet.prefix())));
+        if let Some(v6) = vip.v6 {
+            let length = network.and_then(|n| n.subnet6).map_or(128, |s| s.prefix());
+            put(format!("{v6}/{length}"));
+        }
+    }
+    out
+}
+
+fn port(port: &PublishedPort) -> docker::EndpointPortConfig {
+    docker::EndpointPortConfig {
+        name: None,
+        protocol: match port.protocol {
+            TCP => Some(docker::EndpointPortConfigProtocolEnum::TCP),
+            UDP => Some(docker::EndpointPortConfigProtocolEnum::UDP),
+            _ => None,
+        },
+        target_port: Some(port.target.into()),
+        published_port: Some(port.published.into()),
+        publish_mode: Some(docker::EndpointPortConfigPublishModeEnum::INGRESS),
+    }
+}
+
+/// Tasks wanted and tasks running, as `service ls` shows them.
+fn counts(state: &State, service: &Service) -> docker::ServiceServiceStatus {
+    let running = state.tasks_of_service(&service.id).filter(|t| runs(state, t)).count();
+    docker::ServiceServiceStatus {
+        running_tasks: Some(running as u64),
+        desired_tasks: Some(service.replicas()),
+        completed_tasks: Some(0),
+    }
+}
+
+/// Whether a task runs, is to run, and its node is not down.
+fn runs(state: &State, task: &Task) -> bool {
+    let node = task.node_id.as_ref().and_then(|id| state.nodes.get(id));
+    task.status.state == TaskState::Running
+        && task.desired == TaskState::Running
+        && node.is_some_and(|n| n.status.state != NodeState::Down)
+}

@@ -1,0 +1,96 @@
+//! What Docker has and this version has not: empty lists, honest 404s and clear refusals.
+use super::ok;
+use crate::{
+    context::ApiContext,
+    error::{Answer, ApiError},
+};
+use axum::{
+    Router,
+    extract::{Path, State},
+    routing::{any, get, post},
+};
+use serde_json::json;
+
+pub(super) fn routes() -> Router<ApiContext> {
+    Router::new()
+        .route("/secrets", get(cluster_list))
+        .route("/configs", get(cluster_list))
+        .route("/secrets/create", post(secrets))
+        .route("/configs/create", post(configs))
+        .route("/secrets/{id}", get(secret).delete(secret))
+        .route("/configs/{id}", get(config).delete(config))
+        .route("/secrets/{id}/update", post(secret))
+        .route("/configs/{id}/update", post(config))
+        .route("/volumes", get(volume_list))
+        .route("/volumes/create", post(volumes))
+        .route("/volumes/prune", post(volumes))
+        .route("/volumes/{name}", get(volume).delete(volume).put(volume))
+        .route("/plugins", get(plugin_list))
+        .route("/plugins/{*rest}", any(plugin))
+        .route("/events", get(events))
+        .route("/system/df", get(usage))
+        .route("/auth", post(registry))
+        .route("/images/search", get(registry))
+        .route("/build", post(build))
+        .route("/commit", post(build))
+}
+
+async fn cluster_list(State(ctx): State<ApiContext>) -> Answer {
+    ctx.read(|_| ())?;
+    Ok(ok(json!([])))
+}
+
+async fn secret(State(ctx): State<ApiContext>, Path(id): Path<String>) -> Answer {
+    ctx.read(|_| ())?;
+    Err(ApiError::not_found(format!("secret {id} not found")))
+}
+
+async fn config(State(ctx): State<ApiContext>, Path(id): Path<String>) -> Answer {
+    ctx.read(|_| ())?;
+    Err(ApiError::not_found(format!("config {id} not found")))
+}
+
+async fn secrets() -> ApiError {
+    ApiError::absent("secrets are")
+}
+
+async fn configs() -> ApiError {
+    ApiError::absent("configs are")
+}
+
+async fn volume_list() -> Answer {
+    Ok(ok(json!({ "Volumes": [], "Warnings": null })))
+}
+
+async fn volume(Path(name): Path<String>) -> ApiError {
+    ApiError::not_found(format!("get {name}: no such volume"))
+}
+
+async fn volumes() -> ApiError {
+    ApiError::absent("volumes are")
+}
+
+async fn plugin_list() -> Answer {
+    Ok(ok(json!([])))
+}
+
+async fn plugin(Path(rest): Path<String>) -> ApiError {
+    let name = rest.strip_suffix("/json").unwrap_or(&rest);
+    ApiError::not_found(format!("plugin \"{name}\" not found"))
+}
+
+async fn events() -> ApiError {
+    ApiError::absent("the stream of events is")
+}
+
+async fn usage() -> ApiError {
+    ApiError::absent("the summary of disk usage is")
+}
+
+async fn registry() -> ApiError {
+    ApiError::absent("registries are")
+}
+
+async fn build() -> ApiError {
+    ApiError::absent("building images is")
+}

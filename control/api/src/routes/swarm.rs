@@ -1,0 +1,132 @@
+//! Making, joining, changing and leaving a cluster.
+use super::{done, ok};
+use crate::{
+    context::ApiContext,
+    convert,
+    error::{Answer, ApiError},
+    params::{self, Params},
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    routing::{get, post},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::json;
+use shoal_model::{Availability, ControlError, ErrorKind, docker};
+
+pub(super) fn routes() -> Router<ApiContext> {
+    Router::new()
+        .route("/swarm", get(inspect))
+        .route("/swarm/init", post(init))
+        .route("/swarm/join", post(join))
+        .route("/swarm/leave", post(leave))
+        .route("/swarm/update", post(update))
+        .route("/swarm/unlockkey", get(unlock_key))
+        .route("/swarm/unlock", post(unlock))
+}
+
+/// What clients send beside the fields of Docker's published models.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Beside {
+    availability: Option<String>,
+    auto_lock_managers: Option<bool>,
+}
+
+/// A body and what stands beside its model.
+async fn request<T: DeserializeOwned>(body: Body) -> Result<(T, Availability), ApiError> {
+    let value: serde_json::Value = params::json(body).await?;
+    let invalid = |e: serde_json::Error| ApiError::bad(format!("invalid JSON: {e}"));
+    let beside = Beside::deserialize(&value).map_err(invalid)?;
+    if beside.auto_lock_managers == Some(true) {
+        return Err(ApiError::absent("locking managers (AutoLockManagers) is"));
+    }
+    let availability = match beside.availability.as_deref().unwrap_or_default() {
+        "" | "active" => Availability::Active,
+        "pause" => Availability::Pause,
+        "drain" => Availability::Drain,
+        other => return Err(ApiError::bad(format!("invalid Availability: {other:?}"))),
+    };
+    Ok((serde_json::from_value(value).map_err(invalid)?, availability))
+}
+
+async fn inspect(State(ctx): State<ApiContext>) -> Answer {
+    let cluster = ctx.read(|state| state.cluster.as_ref().map(convert::swarm::swarm))?;
+    cluster.map(ok).ok_or_else(no_cluster)
+}
+
+fn no_cluster() -> ApiError {
+    ControlError::new(ErrorKind::Unavailable, "the cluster is not there yet; try again").into()
+}
+
+async fn init(State(ctx): State<ApiContext>, body: Body) -> Answer {
+    let (request, availability): (docker::SwarmInitRequest, _) = request(body).await?;
+    if request.force_new_cluster == Some(true) {
+        return Err(ApiError::absent("--force-new-cluster (ForceNewCluster) is"));
+    }
+    if let Some(spec) = &request.spec {
+        check(spec, 0)?;
+    }
+    Ok(ok(json!(ctx.swarm.init(request, availability).await?)))
+}
+
+async fn join(State(ctx): State<ApiContext>, body: Body) -> Answer {
+    let (request, availability): (docker::SwarmJoinRequest, _) = request(body).await?;
+    ctx.swarm.join(request, availability).await?;
+    Ok(done())
+}
+
+async fn leave(State(ctx): State<ApiContext>, params: Params) -> Answer {
+    ctx.swarm.leave(params.flag("force")).await?;
+    Ok(done())
+}
+
+async fn update(State(ctx): State<ApiContext>, params: Params, body: Body) -> Answer {
+    let version = params.version("swarm")?;
+    let spec: docker::SwarmSpec = params::json(body).await?;
+    let rotations = ctx.read(|state| {
+        let ca = state.cluster.as_ref().and_then(|c| c.spec.ca_config.as_ref());
+        ca.and_then(|c| c.force_rotate).unwrap_or(0)
+    })?;
+    check(&spec, rotations)?;
+    if params.flag("rotateManagerUnlockKey") {
+        return Err(ApiError::absent("locking managers (rotateManagerUnlockKey) is"));
+    }
+    let (worker, manager) = (params.flag("rotateWorkerToken"), params.flag("rotateManagerToken"));
+    ctx.swarm.update_swarm(version, spec, worker, manager).await?;
+    Ok(done())
+}
+
+/// Refuses settings this version would have to ignore. `rotations` is the present `ForceRotate`.
+fn check(spec: &docker::SwarmSpec, rotations: u64) -> Result<(), ApiError> {
+    let set = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
+    let encryption = spec.encryption_config.as_ref();
+    if encryption.and_then(|e| e.auto_lock_managers) == Some(true) {
+        return Err(ApiError::absent("locking managers (EncryptionConfig.AutoLockManagers) is"));
+    }
+    if let Some(ca) = &spec.ca_config {
+        if ca.external_cas.as_ref().is_some_and(|c| !c.is_empty()) {
+            return Err(ApiError::absent("an external CA (CAConfig.ExternalCAs) is"));
+        }
+        if set(&ca.signing_ca_key) || ca.force_rotate.unwrap_or(0) != rotations {
+            return Err(ApiError::absent("rotating the root CA (CAConfig) is"));
+        }
+    }
+    let log_driver = spec.task_defaults.as_ref().and_then(|d| d.log_driver.as_ref());
+    if log_driver.is_some_and(|d| set(&d.name)) {
+        return Err(ApiError::absent("a default log driver (TaskDefaults.LogDriver) is"));
+    }
+    Ok(())
+}
+
+/// No manager of this version is ever locked: the key is always empty.
+async fn unlock_key(State(ctx): State<ApiContext>) -> Answer {
+    ctx.read(|_| ())?;
+    Ok(ok(json!({ "UnlockKey": "" })))
+}
+
+async fn unlock() -> ApiError {
+    ApiError::conflict("swarm is not locked")
+}

@@ -1,0 +1,248 @@
+use super::*;
+use crate::{SubnetError, allocate_subnet, check_ports, testing::World};
+use shoal_model::docker::{
+    EndpointPortConfig, EndpointSpec, EndpointSpecModeEnum, Ipam, IpamConfig, NetworkCreateRequest,
+    ServiceSpec,
+};
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+fn publish(spec: &mut ServiceSpec, published: i64) {
+    let port = EndpointPortConfig {
+        target_port: Some(80),
+        published_port: Some(published),
+        ..Default::default()
+    };
+    let endpoint = spec.endpoint_spec.get_or_insert_with(EndpointSpec::default);
+    endpoint.ports.get_or_insert_with(Vec::new).push(port);
+}
+
+fn held(world: &World) -> Vec<Ipv4Addr> {
+    let state = &world.state;
+    let nodes = state.nodes.values().filter_map(|n| n.overlay.address);
+    let endpoints = state.services.values().filter_map(|s| s.endpoint.as_ref());
+    let vips = endpoints.flat_map(|e| &e.vips).map(|v| v.v4);
+    let tasks = state.tasks.values().filter(|t| !t.status.state.is_terminal());
+    nodes.chain(vips).chain(tasks.flat_map(|t| &t.networks).map(|n| n.v4)).collect()
+}
+
+#[test]
+fn every_node_vip_and_task_gets_an_address_of_its_own() {
+    let mut world = World::new();
+    for id in ["n1", "n2", "n3"] {
+        world.node(id);
+    }
+    world.network("app", "10.0.1.0/24");
+    world.network("db", "10.0.2.0/24");
+    world.service("web", 5, &["app", "db"], |s| publish(s, 8080));
+    world.service("api", 5, &["app"], |_| {});
+    world.run();
+    let all = held(&world);
+    assert_eq!(all.len(), 3 + 3 + 1 + 5 * 3 + 5);
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+    assert!(all.iter().all(|a| a.octets()[3] > 1 && a.octets()[3] < 255), "{all:?}");
+    assert_eq!(allocate(&world.state, world.now), []);
+    let endpoint = world.state.services["svc-web"].endpoint.clone().unwrap();
+    let networks: Vec<&str> = endpoint.vips.iter().map(|v| v.network_id.as_str()).collect();
+    assert_eq!(networks, ["net-ingress", "net-app", "net-db"]);
+}
+
+#[test]
+fn the_address_of_an_ended_task_rests_while_there_are_others() {
+    let mut world = World::new();
+    world.node("n1");
+    world.network("app", "10.0.1.0/28");
+    world.service("web", 1, &["app"], |_| {});
+    world.run();
+    let mut given = BTreeSet::new();
+    for _ in 0..4 {
+        let task = world.running("web")[0].clone();
+        assert!(given.insert(task.networks[0].v4), "given twice: {:?}", task.networks);
+        world.end(&task.id, TaskState::Failed);
+        world.pass(1);
+        world.run();
+        world.pass(5_000);
+        world.run();
+    }
+    // The search goes on behind the highest in use.
+    let highest = *held(&world).iter().filter(|a| a.octets()[2] == 1).max().unwrap();
+    world.scale("web", 2);
+    world.run();
+    let newest = world.running("web").into_iter().max_by_key(|t| t.slot).unwrap().networks[0].v4;
+    assert_eq!(newest.to_bits(), highest.to_bits() + 1);
+}
+
+#[test]
+fn a_full_network_keeps_tasks_new_and_names_itself_until_there_is_room() {
+    let mut world = World::new();
+    world.node("n1");
+    world.network("app", "10.0.1.0/29");
+    world.service("web", 5, &["app"], |_| {});
+    world.run();
+    assert_eq!(world.running("web").len(), 4, "8 less network, gateway, broadcast and VIP");
+    let text = |world: &World| {
+        let new = world.tasks("web").into_iter().find(|t| t.status.state == TaskState::New);
+        new.map(|t| t.status.err.clone())
+    };
+    assert!(
+        text(&world)
+            .unwrap()
+            .starts_with("no available IPv4 addresses on network app (10.0.1.0/29)")
+    );
+    assert_eq!(allocate(&world.state, world.now), [], "said once");
+    world.end(&world.running("web")[0].id.clone(), TaskState::Failed);
+    world.run();
+    assert_eq!(world.running("web").len(), 4, "an ended task's address is used in need");
+}
+
+#[test]
+fn a_service_keeps_its_vip_and_ports_over_updates() {
+    let mut world = World::new();
+    world.node("n1");
+    world.network("app", "10.0.1.0/24");
+    world.service("first", 0, &["app"], |s| publish(s, 0));
+    world.service("web", 1, &["app"], |s| publish(s, 0));
+    world.run();
+    let before = world.state.services["svc-web"].endpoint.clone().unwrap();
+    assert_eq!(before.ports[0].published, 30_001);
+    world.set_service("web", |s| {
+        s.spec_version = 2;
+        publish(&mut s.spec, 8443);
+        let template = s.spec.task_template.as_mut().unwrap();
+        template.networks.as_mut().unwrap()[0].aliases = Some(vec!["www".to_owned()]);
+    });
+    world.run();
+    let after = world.state.services["svc-web"].endpoint.clone().unwrap();
+    let v4 = |e: &EndpointState| e.vips.iter().map(|v| v.v4).collect::<Vec<_>>();
+    assert_eq!(v4(&before), v4(&after));
+    assert_eq!(after.vips[1].aliases, ["www"]);
+    assert_eq!(after.ports.iter().map(|p| p.published).collect::<Vec<_>>(), [30_001, 8443]);
+}
+
+#[test]
+fn dnsrr_has_no_vip_but_its_tasks_have_addresses() {
+    let mut world = World::new();
+    world.node("n1");
+    world.network("app", "10.0.1.0/24");
+    world.service("web", 1, &["app"], |s| {
+        let mode = Some(EndpointSpecModeEnum::DNSRR);
+        s.endpoint_spec = Some(EndpointSpec { mode, ports: None });
+    });
+    world.run();
+    assert_eq!(world.state.services["svc-web"].endpoint, Some(EndpointState::default()));
+    assert_eq!(world.running("web")[0].networks.len(), 1);
+}
+
+#[test]
+fn a_port_in_use_names_the_service_that_has_it() {
+    let mut world = World::new();
+    world.node("n1");
+    world.service("web", 1, &[], |s| publish(s, 8080));
+    world.run();
+    let mut spec = ServiceSpec::default();
+    publish(&mut spec, 8080);
+    assert_eq!(
+        check_ports(&world.state, None, &spec).unwrap_err().to_string(),
+        "port '8080' is already in use by service 'web' (svc-web) as an ingress port"
+    );
+    assert_eq!(check_ports(&world.state, Some("svc-web"), &spec), Ok(()));
+    // Two asked at the same time: the later one is told, its tasks wait, and get it when it is free.
+    world.pass(1);
+    world.service("api", 1, &[], |s| publish(s, 8080));
+    world.run();
+    let api = world.state.services["svc-api"].endpoint.clone().unwrap();
+    assert!(api.err.contains("by service 'web'"), "{}", api.err);
+    assert_eq!(world.tasks("api")[0].status.err, api.err);
+    world.apply(vec![Change::Delete(shoal_model::ObjectKind::Service, "svc-web".to_owned())]);
+    world.run();
+    assert_eq!(world.running("api").len(), 1);
+    assert_eq!(world.tasks("api")[0].status.err, "");
+}
+
+#[test]
+fn an_ipv6_network_gives_both_addresses_with_the_same_host_number() {
+    let mut world = World::new();
+    world.node("n1");
+    world.network_with("app", "10.0.1.0/24", |n| {
+        n.subnet6 = Some("fd00:1:0:7::/64".parse().unwrap())
+    });
+    world.service("web", 1, &["app"], |_| {});
+    world.run();
+    let task = world.running("web")[0].networks[0].clone();
+    assert_eq!(task.v4.to_string(), "10.0.1.3");
+    assert_eq!(task.v6.unwrap().to_string(), "fd00:1:0:7::3");
+}
+
+fn request(subnet: Option<&str>, ipv6: bool) -> NetworkCreateRequest {
+    let config =
+        subnet.map(|s| vec![IpamConfig { subnet: Some(s.to_owned()), ..Default::default() }]);
+    NetworkCreateRequest {
+        name: "new".to_owned(),
+        enable_ipv6: Some(ipv6),
+        ipam: config.map(|config| Ipam { config: Some(config), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn a_network_gets_the_lowest_subnet_nobody_has() {
+    let mut world = World::new();
+    world.network("one", "10.0.1.0/24");
+    world.network("wide", "10.0.2.128/25");
+    world.network("far", "10.0.4.0/22");
+    let subnet = |world: &World, r| {
+        allocate_subnet(&world.state, &r)
+            .map(|(v4, v6)| (v4.to_string(), v6.map(|n| n.to_string())))
+    };
+    assert_eq!(subnet(&world, request(None, false)), Ok(("10.0.3.0/24".to_owned(), None)));
+    world.network("three", "10.0.3.0/24");
+    assert_eq!(
+        subnet(&world, request(None, true)),
+        Ok(("10.0.8.0/24".to_owned(), Some("fd00:1::/64".to_owned())))
+    );
+    assert_eq!(
+        subnet(&world, request(Some("172.30.5.9/16"), false)),
+        Ok(("172.30.0.0/16".to_owned(), None))
+    );
+}
+
+#[test]
+fn a_subnet_that_cannot_be_had_says_why() {
+    let mut world = World::new();
+    let refused = |world: &World, r| allocate_subnet(&world.state, &r).unwrap_err();
+    assert_eq!(
+        refused(&world, request(Some("10.0.0.0/16"), false)).to_string(),
+        "invalid pool request: Pool overlaps with other one on this address space: 10.0.0.0/16 overlaps network ingress (10.0.0.0/24)"
+    );
+    for wrong in ["10.0.1.0/31", "224.0.0.0/8", "nonsense", "fd00:9::/64"] {
+        assert!(
+            matches!(refused(&world, request(Some(wrong), false)), SubnetError::Invalid { .. }),
+            "{wrong}"
+        );
+    }
+    world.set_cluster(|c| c.address_pools = vec!["10.0.0.0/23".parse().unwrap()]);
+    assert!(allocate_subnet(&world.state, &request(None, false)).is_ok());
+    world.network("last", "10.0.1.0/24");
+    assert_eq!(
+        refused(&world, request(None, false)).to_string(),
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+    );
+}
+
+#[test]
+fn a_removed_network_s_subnet_is_not_given_again_while_its_tasks_stop() {
+    let mut world = World::new();
+    world.node("n1");
+    world.network("app", "10.0.1.0/24");
+    world.service("web", 1, &["app"], |_| {});
+    world.run();
+    world.apply(vec![
+        Change::Delete(shoal_model::ObjectKind::Service, "svc-web".to_owned()),
+        Change::Delete(shoal_model::ObjectKind::Network, "net-app".to_owned()),
+    ]);
+    world.settle();
+    let next = |world: &World| allocate_subnet(&world.state, &request(None, false)).unwrap().0;
+    assert_eq!(next(&world).to_string(), "10.0.2.0/24");
+    assert!(allocate_subnet(&world.state, &request(Some("10.0.1.0/24"), false)).is_err());
+    world.run();
+    assert_eq!(next(&world).to_string(), "10.0.1.0/24");
+}

@@ -1,0 +1,150 @@
+//! Placement constraints: `key==value` and `key!=value`.
+use shoal_model::{Node, Role};
+use std::net::IpAddr;
+
+/// Why a constraint is refused. Docker's texts.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConstraintError {
+    /// No operator.
+    #[error("constraint expected one operator from ==, !=: '{0}'")]
+    NoOperator(String),
+    /// The key has characters it must not have.
+    #[error("key '{0}' is invalid")]
+    Key(String),
+    /// The value is empty or has characters it must not have.
+    #[error("value '{0}' is invalid")]
+    Value(String),
+}
+
+/// A constraint on the nodes of a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Constraint {
+    key: String,
+    equal: bool,
+    value: String,
+}
+
+impl Constraint {
+    /// Reads `key==value` or `key!=value`.
+    pub fn parse(text: &str) -> Result<Constraint, ConstraintError> {
+        let (key, equal, value) = match (text.split_once("=="), text.split_once("!=")) {
+            (Some((key, value)), None) => (key, true, value),
+            (None, Some((key, value))) => (key, false, value),
+            (Some(eq), Some(ne)) if eq.0.len() < ne.0.len() => (eq.0, true, eq.1),
+            (Some(_), Some(ne)) => (ne.0, false, ne.1),
+            (None, None) => return Err(ConstraintError::NoOperator(text.to_owned())),
+        };
+        let (key, value) = (key.trim(), value.trim());
+        let in_key = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+        let starts = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !starts || !key.chars().all(in_key) {
+            return Err(ConstraintError::Key(key.to_owned()));
+        }
+        let in_value =
+            |c: char| c.is_ascii_alphanumeric() || c == ' ' || ":-_.*()?+[]\\^$|/".contains(c);
+        if value.is_empty() || !value.chars().all(in_value) {
+            return Err(ConstraintError::Value(value.to_owned()));
+        }
+        Ok(Constraint { key: key.to_owned(), equal, value: value.to_owned() })
+    }
+
+    /// Whether the node satisfies it. Values match whole, whatever their case; a key that nothing
+    /// has is never satisfied.
+    pub fn admits(&self, node: &Node) -> bool {
+        let description = node.description.as_ref();
+        let same = |value: &str| value.eq_ignore_ascii_case(&self.value) == self.equal;
+        let key = self.key.to_ascii_lowercase();
+        match key.as_str() {
+            "node.id" => same(&node.id),
+            "node.hostname" => same(description.map_or("", |d| d.hostname.as_str())),
+            "node.ip" => self.admits_ip(&node.status.addr),
+            "node.role" => same(match node.role {
+                Role::Worker => "worker",
+                Role::Manager => "manager",
+            }),
+            "node.platform.os" => same(description.map_or("", |d| d.os.as_str())),
+            "node.platform.arch" => {
+                let machine = description.map_or("", |d| d.architecture.as_str());
+                let wanted = architecture(&self.value);
+                (architecture(machine) == wanted) == self.equal
+            }
+            _ => {
+                let labels = [
+                    ("node.labels.", Some(&node.labels)),
+                    ("engine.labels.", description.map(|d| &d.engine_labels)),
+                ];
+                labels.into_iter().any(|(prefix, labels)| {
+                    let name = key.starts_with(prefix).then(|| &self.key[prefix.len()..]);
+                    name.is_some_and(|name| {
+                        same(labels.and_then(|l| l.get(name)).map_or("", String::as_str))
+                    })
+                })
+            }
+        }
+    }
+
+    fn admits_ip(&self, address: &str) -> bool {
+        let Ok(address) = address.parse::<IpAddr>() else { return !self.equal };
+        let inside = match self.value.parse::<ipnetwork::IpNetwork>() {
+            Ok(range) => range.contains(address),
+            Err(_) => return false,
+        };
+        inside == self.equal
+    }
+}
+
+/// One word for each machine: Docker's (amd64), not uname's (x86_64).
+pub(crate) fn architecture(machine: &str) -> String {
+    match machine.to_ascii_lowercase().as_str() {
+        "x86_64" | "x86-64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+
+    #[test]
+    fn a_constraint_matches_by_key_and_operator() {
+        let mut world = World::new();
+        world.node("n1");
+        world.set_node("n1", |n| {
+            n.labels.insert("Zone".to_owned(), "East".to_owned());
+            n.status.addr = "192.0.2.7".to_owned();
+        });
+        let node = &world.state.nodes["n1"];
+        for (text, admitted) in [
+            ("node.id==n1", true),
+            ("node.id != n1", false),
+            ("node.hostname==HOST-N1", true),
+            ("node.role==manager", false),
+            ("node.role!=manager", true),
+            ("node.labels.Zone==east", true),
+            ("node.labels.Zone!=east", false),
+            ("node.labels.other!=east", true),
+            ("node.labels.other==east", false),
+            ("node.platform.arch==amd64", true),
+            ("node.platform.arch==x86_64", true),
+            ("node.platform.arch!=arm64", true),
+            ("node.ip==192.0.2.0/24", true),
+            ("node.ip!=192.0.2.7", false),
+            ("node.nonsense!=x", false),
+        ] {
+            assert_eq!(Constraint::parse(text).unwrap().admits(node), admitted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_constraint_says_what_is_wrong() {
+        let refused = |text: &str| Constraint::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            refused("node.role"),
+            "constraint expected one operator from ==, !=: 'node.role'"
+        );
+        assert_eq!(refused("1x==a"), "key '1x' is invalid");
+        assert_eq!(refused("node.role=="), "value '' is invalid");
+    }
+}

@@ -1,0 +1,37 @@
+//! Decisions of the manager, as pure functions over the cluster's state.
+//!
+//! Each core reads a [`shoal_model::State`] and returns the changes it wants; the manager proposes
+//! them, and calls again with what came of it until nothing is wanted any more. None of them has a
+//! clock, a thread or a random number: `now` and new ids come in as arguments.
+//!
+//! Who owns which transition of a task: [`orchestrate`] makes it (`New`) and sets its desired state;
+//! [`allocate`] moves `New` → `Pending`; [`schedule`] `Pending` → `Assigned`; the node's agent all
+//! later ones; [`orchestrate`] sets `Orphaned` when the node itself is gone.
+
+mod addresses;
+mod allocator;
+mod assignment;
+mod constraints;
+mod filters;
+mod history;
+mod liveness;
+mod orchestrator;
+mod ports;
+mod restart;
+mod scheduler;
+mod spec;
+mod subnets;
+mod tally;
+#[cfg(test)]
+mod testing;
+
+pub use allocator::allocate;
+pub use assignment::assignment;
+pub use constraints::{Constraint, ConstraintError};
+pub use liveness::{HEARTBEAT, MISSED_BEATS, heartbeat_period, silent_nodes};
+pub use orchestrator::{next_due, orchestrate};
+pub use ports::{PortError, check_ports};
+pub use scheduler::schedule;
+pub use spec::{PortWish, attachments, network_of, port_wishes, uses_vip};
+pub use subnets::{SubnetError, allocate_subnet};
+pub use tally::{service_tally, task_counts};

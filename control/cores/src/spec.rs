@@ -1,0 +1,65 @@
+//! Readings of Docker's specifications, with Docker's defaults for what is not said.
+use shoal_model::{Network, State, docker};
+use std::time::Duration;
+
+/// A port as asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortWish {
+    /// IP protocol number: 6 TCP, 17 UDP, 132 SCTP.
+    pub protocol: u8,
+    /// Port on every node; 0: the cluster chooses.
+    pub published: u16,
+    /// Port in the container.
+    pub target: u16,
+}
+
+/// Networks a service is attached to: those of the task template, else the older field's.
+pub fn attachments(spec: &docker::ServiceSpec) -> &[docker::NetworkAttachmentConfig] {
+    let of_template = spec.task_template.as_ref().and_then(|t| t.networks.as_deref());
+    of_template.filter(|list| !list.is_empty()).or(spec.networks.as_deref()).unwrap_or_default()
+}
+
+/// The network an attachment names, by id or by name.
+pub fn network_of<'a>(
+    state: &'a State,
+    attachment: &docker::NetworkAttachmentConfig,
+) -> Option<&'a Network> {
+    let target = attachment.target.as_deref()?;
+    state.networks.get(target).or_else(|| state.network_named(target))
+}
+
+/// Whether the service gets virtual addresses (endpoint mode `vip`, the default).
+pub fn uses_vip(spec: &docker::ServiceSpec) -> bool {
+    let mode = spec.endpoint_spec.as_ref().and_then(|e| e.mode);
+    mode != Some(docker::EndpointSpecModeEnum::DNSRR)
+}
+
+/// Ports the routing mesh is asked to publish. Numbers outside 0–65535 are refused by the control
+/// API before they get here, and are left out.
+pub fn port_wishes(spec: &docker::ServiceSpec) -> Vec<PortWish> {
+    let ports = spec.endpoint_spec.as_ref().and_then(|e| e.ports.as_deref()).unwrap_or_default();
+    let ingress = |p: &&docker::EndpointPortConfig| {
+        p.publish_mode != Some(docker::EndpointPortConfigPublishModeEnum::HOST)
+    };
+    let wish = |p: &docker::EndpointPortConfig| {
+        Some(PortWish {
+            protocol: protocol_number(p.protocol),
+            published: u16::try_from(p.published_port.unwrap_or(0)).ok()?,
+            target: u16::try_from(p.target_port?).ok()?,
+        })
+    };
+    ports.iter().filter(ingress).filter_map(wish).collect()
+}
+
+fn protocol_number(protocol: Option<docker::EndpointPortConfigProtocolEnum>) -> u8 {
+    match protocol {
+        Some(docker::EndpointPortConfigProtocolEnum::UDP) => 17,
+        Some(docker::EndpointPortConfigProtocolEnum::SCTP) => 132,
+        _ => 6,
+    }
+}
+
+/// A duration in nanoseconds as Docker writes it; negative ones count as none.
+pub(crate) fn nanos(value: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(value).unwrap_or(0))
+}

@@ -1,0 +1,247 @@
+//! A small cluster for tests: objects in, cores run, changes applied.
+use crate::{allocate, orchestrate, schedule};
+use shoal_model::{
+    Availability, Change, Cluster, JoinTokens, Meta, Network, Node, NodeDescription, NodeOverlay,
+    NodeState, NodeStatus, Object, Role, Service, State, Task, TaskState, Timestamp, docker,
+};
+use std::collections::BTreeMap;
+
+pub(crate) struct World {
+    pub(crate) state: State,
+    pub(crate) now: Timestamp,
+    ids: u64,
+}
+
+impl World {
+    pub(crate) fn new() -> World {
+        let mut world =
+            World { state: State::default(), now: Timestamp(1_000_000_000_000), ids: 0 };
+        world.put(Object::Cluster(Cluster {
+            id: "cluster".to_owned(),
+            meta: Meta::default(),
+            spec: docker::SwarmSpec::default(),
+            root_certificate: String::new(),
+            root_key: String::new(),
+            join_tokens: JoinTokens { worker: String::new(), manager: String::new() },
+            address_pools: vec!["10.0.0.0/8".parse().unwrap()],
+            subnet_size: 24,
+            ipv6_pool: "fd00:1::/48".parse().unwrap(),
+            data_path_port: 51820,
+        }));
+        world.network_with("ingress", "10.0.0.0/24", |n| n.ingress = true);
+        world
+    }
+
+    pub(crate) fn apply(&mut self, changes: Vec<Change>) {
+        let index = self.state.version + 1;
+        self.state.apply(index, self.now, changes).unwrap();
+    }
+
+    pub(crate) fn put(&mut self, object: Object) {
+        self.apply(vec![Change::Put(object)]);
+    }
+
+    pub(crate) fn pass(&mut self, ms: i64) {
+        self.now = Timestamp(self.now.0 + ms * 1_000_000);
+    }
+
+    /// Runs the three cores until none wants anything, applying each answer.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..50 {
+            let mut quiet = true;
+            for core in 0..3 {
+                let ids = &mut self.ids;
+                let mut new_id = || {
+                    *ids += 1;
+                    format!("t{:03}", *ids)
+                };
+                let changes = match core {
+                    0 => orchestrate(&self.state, self.now, &mut new_id),
+                    1 => allocate(&self.state, self.now),
+                    _ => schedule(&self.state, self.now),
+                };
+                if !changes.is_empty() {
+                    quiet = false;
+                    self.apply(changes);
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+        panic!("the cores never come to rest");
+    }
+
+    pub(crate) fn node(&mut self, id: &str) {
+        self.put(Object::Node(Node {
+            id: id.to_owned(),
+            meta: Meta::default(),
+            name: String::new(),
+            labels: BTreeMap::new(),
+            role: Role::Worker,
+            availability: Availability::Active,
+            description: Some(NodeDescription {
+                hostname: format!("host-{id}"),
+                os: "linux".to_owned(),
+                architecture: "x86_64".to_owned(),
+                nano_cpus: 2_000_000_000,
+                memory_bytes: 1 << 30,
+                ..NodeDescription::default()
+            }),
+            status: NodeStatus {
+                state: NodeState::Ready,
+                message: String::new(),
+                addr: String::new(),
+            },
+            manager_addr: None,
+            overlay: NodeOverlay {
+                public_key: Some(format!("key-{id}")),
+                endpoint: Some("192.0.2.1:51820".parse().unwrap()),
+                address: None,
+            },
+        }));
+    }
+
+    pub(crate) fn set_node(&mut self, id: &str, edit: impl FnOnce(&mut Node)) {
+        let mut node = self.state.nodes[id].clone();
+        edit(&mut node);
+        self.put(Object::Node(node));
+    }
+
+    pub(crate) fn set_cluster(&mut self, edit: impl FnOnce(&mut Cluster)) {
+        let mut cluster = self.state.cluster.clone().unwrap();
+        edit(&mut cluster);
+        self.put(Object::Cluster(cluster));
+    }
+
+    pub(crate) fn network(&mut self, name: &str, subnet: &str) {
+        self.network_with(name, subnet, |_| {});
+    }
+
+    pub(crate) fn network_with(
+        &mut self,
+        name: &str,
+        subnet: &str,
+        edit: impl FnOnce(&mut Network),
+    ) {
+        let mut network = Network {
+            id: format!("net-{name}"),
+            meta: Meta::default(),
+            spec: docker::NetworkCreateRequest { name: name.to_owned(), ..Default::default() },
+            ingress: false,
+            subnet: subnet.parse().unwrap(),
+            subnet6: None,
+        };
+        edit(&mut network);
+        self.put(Object::Network(network));
+    }
+
+    /// A service `name` on `networks`; `edit` may change its specification.
+    pub(crate) fn service(
+        &mut self,
+        name: &str,
+        replicas: i64,
+        networks: &[&str],
+        edit: impl FnOnce(&mut docker::ServiceSpec),
+    ) {
+        let attach = |n: &&str| docker::NetworkAttachmentConfig {
+            target: Some(format!("net-{n}")),
+            ..Default::default()
+        };
+        let mut spec = docker::ServiceSpec {
+            name: Some(name.to_owned()),
+            task_template: Some(docker::TaskSpec {
+                container_spec: Some(docker::TaskSpecContainerSpec {
+                    image: Some("image".to_owned()),
+                    ..Default::default()
+                }),
+                networks: Some(networks.iter().map(attach).collect()),
+                ..Default::default()
+            }),
+            mode: Some(docker::ServiceSpecMode {
+                replicated: Some(docker::ServiceSpecModeReplicated { replicas: Some(replicas) }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        edit(&mut spec);
+        self.put(Object::Service(Service {
+            id: format!("svc-{name}"),
+            meta: Meta::default(),
+            spec,
+            previous_spec: None,
+            spec_version: 1,
+            endpoint: None,
+        }));
+    }
+
+    pub(crate) fn set_service(&mut self, name: &str, edit: impl FnOnce(&mut Service)) {
+        let mut service = self.state.services[&format!("svc-{name}")].clone();
+        edit(&mut service);
+        self.put(Object::Service(service));
+    }
+
+    pub(crate) fn scale(&mut self, name: &str, replicas: i64) {
+        self.set_service(name, |s| {
+            s.spec.mode = Some(docker::ServiceSpecMode {
+                replicated: Some(docker::ServiceSpecModeReplicated { replicas: Some(replicas) }),
+                ..Default::default()
+            });
+        });
+    }
+
+    /// Plays the agents: a task that is wanted runs, one that is not stops.
+    pub(crate) fn agents(&mut self) {
+        let now = self.now;
+        let mut changes = Vec::new();
+        for task in self.state.tasks.values() {
+            let node = task.node_id.as_ref().and_then(|n| self.state.nodes.get(n));
+            let up = node.is_some_and(|n| n.status.state != NodeState::Down);
+            let to = match task.desired {
+                TaskState::Ready => TaskState::Ready,
+                TaskState::Running => TaskState::Running,
+                _ => TaskState::Shutdown,
+            };
+            if up && task.status.state < to && !task.status.state.is_terminal() {
+                let mut task = task.clone();
+                task.status.state = to;
+                task.status.since = now;
+                changes.push(Change::Put(Object::Task(task)));
+            }
+        }
+        if !changes.is_empty() {
+            self.apply(changes);
+        }
+    }
+
+    /// Cores and agents in turn, until the agents have nothing to report.
+    pub(crate) fn run(&mut self) {
+        for _ in 0..100 {
+            self.settle();
+            let before = self.state.version;
+            self.agents();
+            if self.state.version == before {
+                return;
+            }
+        }
+        panic!("the cluster never comes to rest");
+    }
+
+    pub(crate) fn end(&mut self, task: &str, state: TaskState) {
+        let mut task = self.state.tasks[task].clone();
+        task.status.state = state;
+        task.status.since = self.now;
+        self.put(Object::Task(task));
+    }
+
+    pub(crate) fn tasks(&self, service: &str) -> Vec<&Task> {
+        self.state.tasks_of_service(&format!("svc-{service}")).collect()
+    }
+
+    /// Tasks that run and are to run.
+    pub(crate) fn running(&self, service: &str) -> Vec<&Task> {
+        let runs =
+            |t: &&Task| t.status.state == TaskState::Running && t.desired == TaskState::Running;
+        self.tasks(service).into_iter().filter(runs).collect()
+    }
+}

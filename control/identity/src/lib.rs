@@ -1,0 +1,30 @@
+//! Who a node is: the cluster's root CA, node certificates, join tokens, and TLS between nodes.
+//!
+//! A cluster has one root certificate. A join token carries its digest, so that a new node trusts
+//! nothing else from its first connection on. A node's certificate names the node (CN), its role
+//! (OU, `swarm-worker` or `swarm-manager`) and the cluster (O); host names play no part. What a
+//! caller may do is decided by [`authorize`], one table for all methods.
+//!
+//! Private keys and tokens are wiped when dropped and never appear in `Debug`.
+
+mod authority;
+mod base36;
+mod certificate;
+mod error;
+pub mod id;
+mod peer;
+mod roles;
+mod storage;
+mod tls;
+mod token;
+mod transport;
+
+pub use authority::{NODE_VALIDITY, RootCa};
+pub use certificate::{NodeCertificate, NodeKey, RootCertificate};
+pub use error::IdentityError;
+pub use peer::{Identity, Peer};
+pub use roles::{Caller, METHODS, authorize};
+pub use storage::CertificateDir;
+pub use tls::{client_config, server_config};
+pub use token::{JoinToken, RootDigest, TokenError};
+pub use transport::{CONNECT_TIMEOUT, connect, fetch_root, serve};

@@ -1,0 +1,287 @@
+//! gRPC over TLS between nodes.
+//!
+//! [`serve`] runs in the caller's task: one loop accepts, handshakes run beside it, tonic runs one
+//! task per connection. Dropping the future, or `shutdown`, ends the loop and the handshakes.
+
+use crate::{
+    Identity, IdentityError, Peer, RootCertificate, RootDigest, authorize,
+    tls::unverified_client_config,
+};
+use hyper_util::rt::TokioIo;
+use rustls::{CertificateError, ClientConfig, OtherError, ServerConfig, pki_types::ServerName};
+use shoal_rpc::{RootRequest, certificates_client::CertificatesClient};
+use std::{
+    error::Error,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    body::Body,
+    codegen::http::{Request, Response, Uri},
+    service::Routes,
+    transport::{Channel, Endpoint, Server, server::Connected},
+};
+use tower::{Layer, Service, service_fn};
+
+/// How long connecting with its TLS handshake may take, on both sides.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections a manager holds at once, handshakes included; more wait in the kernel's backlog.
+const MAX_CONNECTIONS: usize = 4096;
+
+/// Silence after which an HTTP/2 ping is sent, and again until the connection is given up.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// How long open calls may go on after `shutdown`.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// Serves `routes` until `shutdown`. Every call is checked with [`authorize`] and has its [`Peer`]
+/// in the request's extensions.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    routes: Routes,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), IdentityError> {
+    let (ready, incoming) = mpsc::channel(64);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut serving = pin!(
+        Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .layer(AuthorizedLayer)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
+                let _ = stopped.await; // sent or dropped: both mean stop
+            })
+    );
+    tokio::select! {
+        result = &mut serving => return result.map_err(IdentityError::Serve),
+        () = accept(listener, TlsAcceptor::from(tls), ready) => {}
+        () = shutdown => {}
+    }
+    drop(stop);
+    match timeout(SHUTDOWN_GRACE, serving).await {
+        Ok(result) => result.map_err(IdentityError::Serve),
+        Err(_) => Ok(()), // calls still open are cut
+    }
+}
+
+/// Accepts connections and hands over those whose handshake succeeded. Ends when nobody takes them.
+async fn accept(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    ready: mpsc::Sender<io::Result<Connection>>,
+) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut handshakes = JoinSet::new();
+    while !ready.is_closed() {
+        while handshakes.try_join_next().is_some() {} // forget those done
+        let Ok(permit) = slots.clone().acquire_owned().await else { return };
+        let (tcp, addr) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors or the like: wait instead of spinning.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        handshakes.spawn(async move {
+            match timeout(CONNECT_TIMEOUT, handshake(acceptor, tcp, addr, permit)).await {
+                Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
+                Ok(Err(error)) => {
+                    tracing::info!(%addr, error = chain(&error), "TLS handshake failed");
+                }
+                Err(_) => tracing::info!(%addr, "TLS handshake took too long"),
+            }
+        });
+    }
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    addr: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) -> io::Result<Connection> {
+    tcp.set_nodelay(true)?;
+    let io = acceptor.accept(tcp).await?;
+    let certificate = io.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let identity = certificate.map(Identity::of).transpose().map_err(io::Error::other)?;
+    Ok(Connection { io, peer: Peer { addr, identity }, _permit: permit })
+}
+
+/// An accepted connection.
+struct Connection {
+    io: TlsStream<TcpStream>,
+    peer: Peer,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Lets a call through to `S` if [`authorize`] does.
+#[derive(Clone)]
+struct Authorized<S>(S);
+
+#[derive(Clone)]
+struct AuthorizedLayer;
+
+impl<S> Layer<S> for AuthorizedLayer {
+    type Service = Authorized<S>;
+
+    fn layer(&self, inner: S) -> Authorized<S> {
+        Authorized(inner)
+    }
+}
+
+impl<S> Service<Request<Body>> for Authorized<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        let peer = request.extensions().get::<Peer>();
+        match authorize(path, peer.and_then(|p| p.identity.as_ref())) {
+            Ok(()) => Box::pin(self.0.call(request)),
+            Err(status) => {
+                tracing::info!(path, ?peer, %status, "call refused");
+                Box::pin(std::future::ready(Ok(status.into_http())))
+            }
+        }
+    }
+}
+
+/// Connects to the manager at `addr`. The channel reconnects by itself when the connection breaks.
+pub async fn connect(addr: SocketAddr, tls: Arc<ClientConfig>) -> Result<Channel, IdentityError> {
+    let connector = TlsConnector::from(tls);
+    // Only the path of this address is used: the connector decides where to go.
+    Endpoint::from_static("http://manager")
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .connect_with_connector(service_fn(move |_: Uri| {
+            let connector = connector.clone();
+            async move {
+                let connecting = async {
+                    let tcp = TcpStream::connect(addr).await?;
+                    tcp.set_nodelay(true)?;
+                    connector.connect(ServerName::IpAddress(addr.ip().into()), tcp).await
+                };
+                match timeout(CONNECT_TIMEOUT, connecting).await {
+                    Ok(stream) => stream.map(TokioIo::new),
+                    Err(_) => Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        format!("no answer within {CONNECT_TIMEOUT:?}"),
+                    )),
+                }
+            }
+        }))
+        .await
+        .map_err(|e| IdentityError::Connect { addr, reason: chain(&e) })
+}
+
+/// Asks the manager at `addr` for the cluster's root certificate and believes it only if it has the
+/// digest that the join token carries.
+pub async fn fetch_root(
+    addr: SocketAddr,
+    expected: RootDigest,
+) -> Result<RootCertificate, IdentityError> {
+    let channel = connect(addr, unverified_client_config()?).await?;
+    let reply = timeout(CONNECT_TIMEOUT, CertificatesClient::new(channel).root(RootRequest {}))
+        .await
+        .map_err(|_| format!("no answer within {CONNECT_TIMEOUT:?}"))
+        .and_then(|reply| reply.map_err(|status| chain(&status)))
+        .map_err(|reason| IdentityError::Connect { addr, reason })?;
+    let root = RootCertificate::from_pem(&reply.into_inner().certificate)?;
+    match root.digest() {
+        found if found == expected => Ok(root),
+        found => Err(IdentityError::WrongRoot { addr, expected, found }),
+    }
+}
+
+/// An error with all its causes, each said once.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = words(error);
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = words(error);
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The text of an error; of a refusal of ours inside rustls' error inside an I/O error, the refusal's
+/// own, which rustls shows in `Debug` form.
+fn words(error: &(dyn Error + 'static)) -> String {
+    let io = error.downcast_ref::<io::Error>();
+    match io.and_then(io::Error::get_ref).and_then(|e| e.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => {
+            refusal.to_string()
+        }
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,130 @@
+//! Services and their logs.
+use crate::{
+    Manager, broker,
+    error::{from_store, invalid, not_found, out_of_sequence, refuse},
+    names, template,
+    validate::{self, resolved},
+};
+use futures_util::stream::BoxStream;
+use shoal_cores::check_ports;
+use shoal_identity::id;
+use shoal_model::{
+    Change, ControlError, ErrorKind, LogLine, LogOptions, Meta, Object, ObjectKind, Service, docker,
+};
+
+/// Names tried for a service that was given none.
+const NAME_ATTEMPTS: usize = 8;
+
+impl Manager {
+    /// Makes a service and returns its id. Its tasks follow.
+    pub async fn create_service(
+        &self,
+        mut spec: docker::ServiceSpec,
+    ) -> Result<String, ControlError> {
+        let unnamed = spec.name.as_deref().is_none_or(str::is_empty);
+        for attempt in 1.. {
+            if unnamed {
+                spec.name = Some(names::random());
+            }
+            match self.try_create(spec.clone()).await {
+                Err(refusal)
+                    if unnamed
+                        && attempt < NAME_ATTEMPTS
+                        && refusal.kind == ErrorKind::AlreadyExists => {}
+                result => return result,
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    async fn try_create(&self, spec: docker::ServiceSpec) -> Result<String, ControlError> {
+        validate::service(&spec)?;
+        let spec = validate::filled(spec);
+        let service = self.store().read(|state| {
+            let spec = resolved(state, spec)?;
+            if let Some(other) = state.service_named(spec.name.as_deref().unwrap_or_default()) {
+                let name = other.name();
+                return Err(refuse(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "name conflicts with an existing object: service {name} already exists"
+                    ),
+                ));
+            }
+            check_ports(state, None, &spec).map_err(invalid)?;
+            Ok(Service {
+                id: id::new(),
+                meta: Meta::default(),
+                spec,
+                previous_spec: None,
+                spec_version: 1,
+                endpoint: None,
+            })
+        })?;
+        let id = service.id.clone();
+        let change = Change::Put(Object::Service(service));
+        self.store().propose(vec![change]).await.map_err(from_store)?;
+        Ok(id)
+    }
+
+    /// Replaces a service's specification; with `rollback` by the one before, whatever `spec` says.
+    /// `version` is the one the user read.
+    pub async fn update_service(
+        &self,
+        id: &str,
+        version: u64,
+        spec: docker::ServiceSpec,
+        rollback: bool,
+    ) -> Result<(), ControlError> {
+        if !rollback {
+            validate::service(&spec)?;
+        }
+        let service = self.store().read(|state| {
+            let present =
+                state.services.get(id).ok_or_else(|| not_found(ObjectKind::Service, id))?;
+            if present.meta.version != version {
+                return Err(out_of_sequence());
+            }
+            let spec = if rollback {
+                present.previous_spec.clone().ok_or_else(|| {
+                    let text = format!("service {id} does not have a previous spec");
+                    refuse(ErrorKind::FailedPrecondition, text)
+                })?
+            } else {
+                resolved(state, validate::filled(spec))?
+            };
+            if spec.name != present.spec.name {
+                return Err(invalid("renaming services is not supported"));
+            }
+            check_ports(state, Some(id), &spec).map_err(invalid)?;
+            let replace = !template::same_tasks(&present.spec, &spec);
+            Ok(Service {
+                previous_spec: Some(present.spec.clone()),
+                spec_version: present.spec_version + u64::from(replace),
+                spec,
+                ..present.clone()
+            })
+        })?;
+        let change = Change::Put(Object::Service(service));
+        self.store().propose(vec![change]).await.map_err(from_store).map(drop)
+    }
+
+    /// Removes a service at once; its tasks vanish as they stop.
+    pub async fn remove_service(&self, id: &str) -> Result<(), ControlError> {
+        if !self.store().read(|state| state.services.contains_key(id)) {
+            return Err(not_found(ObjectKind::Service, id));
+        }
+        let change = Change::Delete(ObjectKind::Service, id.to_owned());
+        self.store().propose(vec![change]).await.map_err(from_store).map(drop)
+    }
+
+    /// Lines of the logs of tasks, from their nodes. Ends when all nodes have delivered; with
+    /// `follow` that is when the tasks have ended. Dropping the stream tells the nodes to stop.
+    pub fn service_logs(
+        &self,
+        tasks: Vec<String>,
+        options: LogOptions,
+    ) -> Result<BoxStream<'static, LogLine>, ControlError> {
+        broker::subscribe(self.inner(), tasks, options)
+    }
+}

@@ -1,0 +1,41 @@
+//! The cluster's settings.
+use crate::{
+    Manager, cluster,
+    error::{from_store, out_of_sequence, refuse},
+};
+use shoal_identity::JoinToken;
+use shoal_model::{Change, ControlError, ErrorKind, Object, docker};
+
+impl Manager {
+    /// Changes the cluster's settings, and replaces join tokens where asked. `version` is the one
+    /// the user read.
+    pub async fn update_swarm(
+        &self,
+        version: u64,
+        spec: docker::SwarmSpec,
+        rotate_worker: bool,
+        rotate_manager: bool,
+    ) -> Result<(), ControlError> {
+        let digest = self.inner().root.digest();
+        let cluster = self.store().read(|state| {
+            let present = state
+                .cluster
+                .clone()
+                .ok_or_else(|| refuse(ErrorKind::Unavailable, "there is no cluster"))?;
+            if present.meta.version != version {
+                return Err(out_of_sequence());
+            }
+            let mut cluster = present;
+            cluster.spec = cluster::updated(&cluster.spec, spec)?;
+            if rotate_worker {
+                cluster.join_tokens.worker = JoinToken::new(digest).render().to_string();
+            }
+            if rotate_manager {
+                cluster.join_tokens.manager = JoinToken::new(digest).render().to_string();
+            }
+            Ok(cluster)
+        })?;
+        let change = Change::Put(Object::Cluster(cluster));
+        self.store().propose(vec![change]).await.map_err(from_store).map(drop)
+    }
+}

@@ -1,0 +1,107 @@
+//! Why a manager does not start, and how refusals reach the user.
+use shoal_identity::IdentityError;
+use shoal_model::{ApplyError, ControlError, ErrorKind, ObjectKind};
+use shoal_store::StoreError;
+use std::net::SocketAddr;
+
+/// Why a manager could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// The request to make a cluster is wrong.
+    #[error(transparent)]
+    Request(#[from] ControlError),
+    /// The address for the other nodes cannot be listened on.
+    #[error(
+        "cannot listen on {addr}: {source}; choose another --listen-addr, or stop what uses it"
+    )]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A certificate or TLS.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The store is there but has no cluster in it: making it was interrupted.
+    #[error(
+        "the store holds no cluster: making it was interrupted; remove {0} and run swarm init again"
+    )]
+    NoCluster(String),
+    /// The certificate is for another cluster or no manager's.
+    #[error("the node's certificate is not one of a manager of this cluster")]
+    WrongCertificate,
+}
+
+impl From<ManagerError> for ControlError {
+    fn from(error: ManagerError) -> ControlError {
+        match error {
+            ManagerError::Request(refusal) => refusal,
+            ManagerError::Listen { .. } => {
+                ControlError::new(ErrorKind::FailedPrecondition, error.to_string())
+            }
+            other => ControlError::new(ErrorKind::Unknown, chain(&other)),
+        }
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// A refusal in the form Docker gives those of its cluster: `rpc error: code = … desc = …`.
+pub(crate) fn refuse(kind: ErrorKind, text: impl std::fmt::Display) -> ControlError {
+    let code = match kind {
+        ErrorKind::InvalidArgument => "InvalidArgument",
+        ErrorKind::FailedPrecondition => "FailedPrecondition",
+        ErrorKind::NotFound => "NotFound",
+        ErrorKind::AlreadyExists => "AlreadyExists",
+        ErrorKind::Unavailable => "Unavailable",
+        ErrorKind::PermissionDenied => "PermissionDenied",
+        ErrorKind::Unknown => "Unknown",
+    };
+    ControlError::new(kind, format!("rpc error: code = {code} desc = {text}"))
+}
+
+/// The request itself is wrong.
+pub(crate) fn invalid(text: impl std::fmt::Display) -> ControlError {
+    refuse(ErrorKind::InvalidArgument, text)
+}
+
+/// Not found, in the words of Docker's daemon (which looks objects up itself).
+pub(crate) fn not_found(kind: ObjectKind, id: &str) -> ControlError {
+    ControlError::new(ErrorKind::NotFound, format!("{} {id} not found", kind.as_str()))
+}
+
+/// The object was changed since the user read it.
+pub(crate) fn out_of_sequence() -> ControlError {
+    refuse(ErrorKind::Unknown, "update out of sequence")
+}
+
+/// What the store refused.
+pub(crate) fn from_store(error: StoreError) -> ControlError {
+    match error {
+        StoreError::Refused(ApplyError::OutOfSequence { .. }) => out_of_sequence(),
+        StoreError::Refused(taken @ ApplyError::NameTaken { .. }) => {
+            let text = format!("name conflicts with an existing object: {taken}");
+            refuse(ErrorKind::AlreadyExists, text)
+        }
+        StoreError::TooLarge { .. } => invalid(error),
+        StoreError::NotLeader { .. } => {
+            let text = "The swarm does not have a leader. It's possible that too few managers are \
+                        online. Make sure more than half of the managers are online.";
+            refuse(ErrorKind::Unavailable, text)
+        }
+        other => refuse(ErrorKind::Unknown, chain(&other)),
+    }
+}

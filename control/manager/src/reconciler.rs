@@ -1,0 +1,95 @@
+//! The loop around the cores.
+use crate::{clock, error::chain};
+use shoal_cores::{allocate, next_due, orchestrate, schedule};
+use shoal_identity::id;
+use shoal_model::Change;
+use shoal_store::{Store, StoreError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Pause after each run: changes that come together are answered together.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// Longest sleep, in case the clock is set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// Pause after the store failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Changes of one proposal (Docker's limit).
+const BATCH: usize = 200;
+
+/// Rounds over the cores in a row; a cluster that needs more is looked at again after the pause.
+const ROUNDS: usize = 50;
+
+/// Runs until `stop`.
+pub(crate) async fn run(store: Store, stop: CancellationToken) {
+    let mut versions = store.watch();
+    loop {
+        versions.borrow_and_update();
+        let pause = match settle(&store).await {
+            Ok(()) => DEBOUNCE,
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "cannot write what the cluster needs");
+                RETRY
+            }
+        };
+        let now = clock::now();
+        let due = store.read(|state| next_due(state, now));
+        let sleep = due.map_or(LONGEST_SLEEP, |due| due.since(now).min(LONGEST_SLEEP));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(sleep) => {}
+            changed = versions.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Runs the cores until none of them wants anything.
+async fn settle(store: &Store) -> Result<(), StoreError> {
+    for _ in 0..ROUNDS {
+        let now = clock::now();
+        let mut quiet = true;
+        for core in [
+            |s: &shoal_model::State, now| orchestrate(s, now, &mut id::new),
+            |s: &shoal_model::State, now| allocate(s, now),
+            |s: &shoal_model::State, now| schedule(s, now),
+        ] {
+            let changes = store.read(|state| core(state, now));
+            if !changes.is_empty() {
+                quiet = false;
+                propose(store, changes).await?;
+            }
+        }
+        if quiet {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// Proposes in batches. A batch that is refused because something changed meanwhile ends the round:
+/// the next one reads anew.
+async fn propose(store: &Store, changes: Vec<Change>) -> Result<(), StoreError> {
+    let mut rest: Vec<Vec<Change>> = changes.chunks(BATCH).rev().map(<[Change]>::to_vec).collect();
+    while let Some(mut batch) = rest.pop() {
+        match store.propose(batch.clone()).await {
+            Ok(_) => {}
+            Err(StoreError::Refused(reason)) => {
+                tracing::debug!(%reason, "the state changed meanwhile");
+                return Ok(());
+            }
+            Err(StoreError::TooLarge { .. }) if batch.len() > 1 => {
+                let second = batch.split_off(batch.len() / 2);
+                rest.push(second);
+                rest.push(batch);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! Whether two specifications ask for the same containers.
+use serde_json::Value;
+use shoal_model::docker;
+
+/// Whether tasks of `old` are as good as tasks of `new`: same template, networks and published ports.
+///
+/// Clients read a specification and send it back with one field changed, and differ in whether they
+/// write what is empty; so what is empty counts as absent.
+pub(crate) fn same_tasks(old: &docker::ServiceSpec, new: &docker::ServiceSpec) -> bool {
+    essence(old) == essence(new)
+}
+
+fn essence(spec: &docker::ServiceSpec) -> [Value; 3] {
+    let of = |value: Result<Value, serde_json::Error>| prune("", value.unwrap_or(Value::Null));
+    [
+        of(serde_json::to_value(&spec.task_template)).unwrap_or(Value::Null),
+        of(serde_json::to_value(&spec.networks)).unwrap_or(Value::Null),
+        of(serde_json::to_value(&spec.endpoint_spec)).unwrap_or(Value::Null),
+    ]
+}
+
+/// The value without what means the same as nothing; `None` when nothing is left.
+fn prune(key: &str, value: Value) -> Option<Value> {
+    match value {
+        Value::Null | Value::Bool(false) => None,
+        Value::String(text) => {
+            let default = match key {
+                "Runtime" => "container",
+                "Isolation" => "default",
+                "Mode" => "vip",
+                "PublishMode" => "ingress",
+                "Protocol" => "tcp",
+                _ => "",
+            };
+            (!text.is_empty() && text != default).then_some(Value::String(text))
+        }
+        // Of these, none is not zero but Docker's default.
+        Value::Number(n)
+            if n.as_i64() == Some(0) && !["Delay", "StopGracePeriod"].contains(&key) =>
+        {
+            None
+        }
+        Value::Array(items) => {
+            // An empty item of a list counts: `args` may hold "".
+            let items: Vec<Value> = items
+                .into_iter()
+                .map(|item| match item {
+                    Value::Object(_) => prune("", item).unwrap_or(Value::Null),
+                    plain => plain,
+                })
+                .collect();
+            (!items.is_empty()).then_some(Value::Array(items))
+        }
+        Value::Object(map) => {
+            let map: serde_json::Map<String, Value> = map
+                .into_iter()
+                .filter_map(|(key, value)| prune(&key, value).map(|value| (key, value)))
+                .collect();
+            (!map.is_empty()).then_some(Value::Object(map))
+        }
+        other => Some(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(json: Value) -> docker::ServiceSpec {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn what_is_empty_is_as_good_as_absent_and_what_is_not_is_a_change() {
+        let plain = spec(serde_json::json!({
+            "TaskTemplate": {"ContainerSpec": {"Image": "i", "Args": ["a"]}}
+        }));
+        let wordy = spec(serde_json::json!({
+            "Labels": {"a": "b"},
+            "TaskTemplate": {
+                "ContainerSpec": {"Image": "i", "Args": ["a"], "DNSConfig": {}, "Isolation": "default"},
+                "Resources": {"Limits": {}, "Reservations": {}}, "Placement": {},
+                "ForceUpdate": 0, "Runtime": "container"
+            },
+            "EndpointSpec": {"Mode": "vip"}
+        }));
+        assert!(same_tasks(&plain, &wordy));
+        for other in [
+            serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "j", "Args": ["a"]}}}),
+            serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "i", "Args": ["a", ""]}}}),
+            serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "i", "Args": ["a"]}, "ForceUpdate": 1}}),
+            serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "i", "Args": ["a"]}, "RestartPolicy": {"Delay": 0}}}),
+            serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "i", "Args": ["a"]}}, "EndpointSpec": {"Ports": [{"TargetPort": 80}]}}),
+        ] {
+            assert!(!same_tasks(&plain, &spec(other.clone())), "{other}");
+        }
+    }
+}

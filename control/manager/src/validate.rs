@@ -1,0 +1,372 @@
+//! Whether specifications are right, in Docker's words; and refusals, by the field's name, of what this
+//! version does not have: nothing is accepted and then ignored.
+use crate::error::{invalid, not_found};
+use shoal_cores::{Constraint, PortWish, network_of, port_wishes, uses_vip};
+use shoal_model::{ControlError, ObjectKind, State, docker};
+use std::collections::BTreeSet;
+
+/// Replicas of one service.
+const MOST_REPLICAS: i64 = 10_000;
+
+/// Restarts a policy may count (they are counted in the history).
+const MOST_ATTEMPTS: i64 = 1_000;
+
+/// Docker's smallest memory reservation or limit, bytes.
+const LEAST_MEMORY: i64 = 4 << 20;
+
+/// Docker's smallest share of a processor, 10⁻⁹ cores.
+const LEAST_CPUS: i64 = 1_000_000;
+
+type Verdict = Result<(), ControlError>;
+
+/// Refuses with the name of the field when it is set.
+fn absent(set: bool, field: &str) -> Verdict {
+    if set { Err(invalid(format!("{field} is not supported in this version"))) } else { Ok(()) }
+}
+
+fn check(right: bool, text: impl std::fmt::Display) -> Verdict {
+    if right { Ok(()) } else { Err(invalid(text)) }
+}
+
+/// A name of a service or network.
+fn name(text: &str) -> Verdict {
+    check(!text.is_empty(), "meta: name must be provided")?;
+    // ^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$
+    let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let valid = ends(text.chars().next()) && ends(text.chars().last()) && text.chars().all(inner);
+    check(valid, format!("name must be valid as a DNS name component: {text:?}"))?;
+    check(text.len() <= 63, format!("name must be 63 characters or fewer: {text:?}"))
+}
+
+/// Checks a service's specification as far as it can be seen by itself.
+pub(crate) fn service(spec: &docker::ServiceSpec) -> Verdict {
+    name(spec.name.as_deref().unwrap_or_default())?;
+    let template = spec.task_template.as_ref();
+    let template = template.ok_or_else(|| invalid("TaskSpec: missing in service spec"))?;
+    task(template)?;
+    mode(spec.mode.as_ref())?;
+    endpoint(spec)?;
+    if let Some(update) = &spec.update_config {
+        self::update(update)?;
+    }
+    rollback(spec.rollback_config.as_ref())?;
+    let networks = [&template.networks, &spec.networks];
+    for attachment in networks.into_iter().flatten().flatten() {
+        let options = attachment.driver_opts.as_ref().is_some_and(|o| !o.is_empty());
+        absent(options, "Networks.DriverOpts")?;
+        for alias in attachment.aliases.iter().flatten() {
+            check(!alias.is_empty() && alias.len() <= 253, format!("invalid alias {alias:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn task(template: &docker::TaskSpec) -> Verdict {
+    absent(template.plugin_spec.is_some(), "TaskTemplate.PluginSpec")?;
+    absent(template.network_attachment_spec.is_some(), "TaskTemplate.NetworkAttachmentSpec")?;
+    let runtime = template.runtime.as_deref().unwrap_or_default();
+    absent(!["", "container"].contains(&runtime), &format!("TaskTemplate.Runtime {runtime:?}"))?;
+    let container = template.container_spec.as_ref();
+    self::container(container.ok_or_else(|| invalid("ContainerSpec: missing in service spec"))?)?;
+    if let Some(resources) = &template.resources {
+        self::resources(resources)?;
+    }
+    if let Some(policy) = &template.restart_policy {
+        check(policy.delay.unwrap_or(0) >= 0, "TaskSpec: restart-delay cannot be negative")?;
+        check(policy.window.unwrap_or(0) >= 0, "TaskSpec: restart-window cannot be negative")?;
+        let attempts = policy.max_attempts.unwrap_or(0);
+        let text = format!("TaskSpec: restart-max-attempts must be from 0 to {MOST_ATTEMPTS}");
+        check((0..=MOST_ATTEMPTS).contains(&attempts), text)?;
+    }
+    if let Some(placement) = &template.placement {
+        let preferences = placement.preferences.as_ref().is_some_and(|p| !p.is_empty());
+        absent(preferences, "TaskTemplate.Placement.Preferences")?;
+        check(placement.max_replicas.unwrap_or(0) >= 0, "MaxReplicas cannot be negative")?;
+        for constraint in placement.constraints.iter().flatten() {
+            Constraint::parse(constraint).map_err(invalid)?;
+        }
+    }
+    if let Some(driver) = &template.log_driver {
+        let driver = driver.name.as_deref().unwrap_or_default();
+        let text = format!("TaskTemplate.LogDriver {driver:?} (only json-file is)");
+        absent(!["", "json-file"].contains(&driver), &text)?;
+    }
+    Ok(())
+}
+
+fn container(spec: &docker::TaskSpecContainerSpec) -> Verdict {
+    fn any<T>(list: &Option<Vec<T>>) -> bool {
+        list.as_ref().is_some_and(|l| !l.is_empty())
+    }
+    let image = spec.image.as_deref().unwrap_or_default();
+    check(!image.is_empty(), "ContainerSpec: image reference must be provided")?;
+    let sound = !image.contains(|c: char| c.is_whitespace() || c.is_control());
+    check(sound, format!("ContainerSpec: {image:?} is not a valid repository/tag"))?;
+    check(
+        spec.stop_grace_period.unwrap_or(0) >= 0,
+        "ContainerSpec: stop-grace-period cannot be negative",
+    )?;
+    absent(any(&spec.secrets), "ContainerSpec.Secrets")?;
+    absent(any(&spec.configs), "ContainerSpec.Configs")?;
+    absent(any(&spec.groups), "ContainerSpec.Groups")?;
+    absent(any(&spec.ulimits), "ContainerSpec.Ulimits")?;
+    absent(spec.sysctls.as_ref().is_some_and(|s| !s.is_empty()), "ContainerSpec.Sysctls")?;
+    absent(spec.init == Some(true), "ContainerSpec.Init")?;
+    let isolation = spec.isolation.map(|i| i.to_string()).unwrap_or_default();
+    absent(!["", "default"].contains(&isolation.as_str()), "ContainerSpec.Isolation")?;
+    if let Some(p) = &spec.privileges {
+        absent(p.credential_spec.is_some(), "ContainerSpec.Privileges.CredentialSpec")?;
+        absent(p.se_linux_context.is_some(), "ContainerSpec.Privileges.SELinuxContext")?;
+        absent(p.seccomp.is_some(), "ContainerSpec.Privileges.Seccomp")?;
+        absent(p.app_armor.is_some(), "ContainerSpec.Privileges.AppArmor")?;
+        absent(p.no_new_privileges == Some(true), "ContainerSpec.Privileges.NoNewPrivileges")?;
+    }
+    if let Some(health) = &spec.health_check {
+        let test = health.test.as_deref().unwrap_or_default();
+        absent(!test.is_empty() && test != ["NONE"], "ContainerSpec.Healthcheck")?;
+    }
+    let servers = spec.dns_config.as_ref().is_some_and(|d| any(&d.nameservers));
+    absent(servers, "ContainerSpec.DNSConfig.Nameservers (--dns)")?;
+    let adjusted = spec.oom_score_adj.unwrap_or(0);
+    check(
+        (-1000..=1000).contains(&adjusted),
+        "ContainerSpec: OomScoreAdj must be from -1000 to 1000",
+    )?;
+    let templated = spec.env.iter().flatten().chain(&spec.hostname).find(|t| t.contains("{{"));
+    absent(templated.is_some(), &format!("a template in {:?}", templated.map_or("", |t| t)))?;
+    let mut targets = BTreeSet::new();
+    for mount in spec.mounts.iter().flatten() {
+        self::mount(mount)?;
+        let target = mount.target.clone().unwrap_or_default();
+        check(
+            !targets.contains(&target),
+            format!("ContainerSpec: duplicate mount point: {target}"),
+        )?;
+        targets.insert(target);
+    }
+    Ok(())
+}
+
+fn mount(mount: &docker::Mount) -> Verdict {
+    let target = mount.target.as_deref().unwrap_or_default();
+    let source = mount.source.as_deref().unwrap_or_default();
+    check(
+        target.starts_with('/'),
+        format!("invalid mount target, must be an absolute path: {target}"),
+    )?;
+    absent(
+        target.contains("{{") || source.contains("{{"),
+        &format!("a template in the mount at {target}"),
+    )?;
+    match mount.typ {
+        Some(docker::MountType::BIND) => {
+            check(
+                source.starts_with('/'),
+                format!("invalid bind mount source, must be an absolute path: {source}"),
+            )?;
+            let options = mount.bind_options.clone().unwrap_or_default();
+            absent(options != docker::MountBindOptions::default(), "Mounts.BindOptions")
+        }
+        Some(docker::MountType::TMPFS) => {
+            check(
+                source.is_empty(),
+                format!("the tmpfs mount at {target} must not name a source"),
+            )?;
+            let options = mount.tmpfs_options.clone().unwrap_or_default();
+            absent(options.options.is_some_and(|o| !o.is_empty()), "Mounts.TmpfsOptions.Options")?;
+            check(
+                options.size_bytes.unwrap_or(0) >= 0,
+                "Mounts.TmpfsOptions.SizeBytes cannot be negative",
+            )
+        }
+        _ => absent(
+            true,
+            &format!("the type of the mount at {target} (only bind and tmpfs are); it"),
+        ),
+    }
+}
+
+fn resources(resources: &docker::TaskSpecResources) -> Verdict {
+    absent(resources.swap_bytes.is_some_and(|n| n != 0), "Resources.SwapBytes")?;
+    absent(resources.memory_swappiness.is_some(), "Resources.MemorySwappiness")?;
+    let (mut cpus, mut memory) = (Vec::new(), Vec::new());
+    if let Some(limits) = &resources.limits {
+        cpus.push(limits.nano_cpus.unwrap_or(0));
+        memory.push(limits.memory_bytes.unwrap_or(0));
+        check(limits.pids.unwrap_or(0) >= 0, "Resources.Limits.Pids cannot be negative")?;
+    }
+    if let Some(reserved) = &resources.reservations {
+        cpus.push(reserved.nano_cpus.unwrap_or(0));
+        memory.push(reserved.memory_bytes.unwrap_or(0));
+        let generic = reserved.generic_resources.as_ref().is_some_and(|g| !g.is_empty());
+        absent(generic, "Resources.Reservations.GenericResources")?;
+    }
+    for cpus in cpus.into_iter().filter(|c| *c != 0) {
+        let cores = cpus as f64 / 1e9;
+        check(cpus >= LEAST_CPUS, format!("invalid cpu value {cores}: Must be at least 0.001"))?;
+    }
+    for bytes in memory.into_iter().filter(|b| *b != 0) {
+        check(
+            bytes >= LEAST_MEMORY,
+            format!("invalid memory value {bytes}: Must be at least 4MiB"),
+        )?;
+    }
+    Ok(())
+}
+
+fn mode(mode: Option<&docker::ServiceSpecMode>) -> Verdict {
+    let Some(mode) = mode else { return Ok(()) };
+    absent(mode.global.is_some(), "Mode.Global")?;
+    absent(mode.replicated_job.is_some(), "Mode.ReplicatedJob")?;
+    absent(mode.global_job.is_some(), "Mode.GlobalJob")?;
+    let replicas = mode.replicated.as_ref().and_then(|r| r.replicas).unwrap_or(1);
+    check(replicas >= 0, "Number of replicas must be non-negative")?;
+    check(replicas <= MOST_REPLICAS, format!("Number of replicas must be at most {MOST_REPLICAS}"))
+}
+
+fn endpoint(spec: &docker::ServiceSpec) -> Verdict {
+    let Some(endpoint) = &spec.endpoint_spec else { return Ok(()) };
+    let mut host_mode = false;
+    for port in endpoint.ports.iter().flatten() {
+        host_mode |= port.publish_mode == Some(docker::EndpointPortConfigPublishModeEnum::HOST);
+        let sctp = port.protocol == Some(docker::EndpointPortConfigProtocolEnum::SCTP);
+        absent(sctp, "EndpointSpec.Ports.Protocol sctp")?;
+        let target = port.target_port.unwrap_or(0);
+        check(
+            (1..=65_535).contains(&target),
+            format!("EndpointSpec: target port {target} must be from 1 to 65535"),
+        )?;
+        let published = port.published_port.unwrap_or(0);
+        check(
+            (0..=65_535).contains(&published),
+            format!("EndpointSpec: published port {published} must be from 1 to 65535"),
+        )?;
+    }
+    absent(host_mode, "EndpointSpec.Ports.PublishMode host")?;
+    let wishes = port_wishes(spec);
+    let text = "EndpointSpec: port published with ingress mode can't be used with dnsrr mode";
+    check(wishes.is_empty() || uses_vip(spec), text)?;
+    let mut taken = BTreeSet::new();
+    for PortWish { protocol, published, .. } in wishes {
+        let free = published == 0 || taken.insert((protocol, published));
+        check(free, "EndpointSpec: duplicate published ports provided")?;
+    }
+    Ok(())
+}
+
+fn update(config: &docker::ServiceSpecUpdateConfig) -> Verdict {
+    check(config.parallelism.unwrap_or(0) >= 0, "TaskSpec: update-parallelism cannot be negative")?;
+    check(config.delay.unwrap_or(0) >= 0, "TaskSpec: update-delay cannot be negative")?;
+    let ratio = config.max_failure_ratio.unwrap_or(0.0);
+    check(ratio >= 0.0, "TaskSpec: update-maxfailureratio cannot be less than 0")?;
+    check(ratio <= 1.0, "TaskSpec: update-maxfailureratio cannot be bigger than 1")?;
+    let monitor = config.monitor.unwrap_or(0);
+    absent(![0, MONITOR].contains(&monitor), "UpdateConfig.Monitor other than 5s")?;
+    let rollback = docker::ServiceSpecUpdateConfigFailureActionEnum::ROLLBACK;
+    absent(config.failure_action == Some(rollback), "UpdateConfig.FailureAction rollback")
+}
+
+/// Docker's default for how long an updated task is watched, ns.
+const MONITOR: i64 = 5_000_000_000;
+
+/// A rollback goes as an update does; settings of its own are not there yet.
+fn rollback(config: Option<&docker::ServiceSpecRollbackConfig>) -> Verdict {
+    let Some(config) = config else { return Ok(()) };
+    use docker::{
+        ServiceSpecRollbackConfigFailureActionEnum as Action,
+        ServiceSpecRollbackConfigOrderEnum as Order,
+    };
+    let default = [0, 1].contains(&config.parallelism.unwrap_or(1))
+        && config.delay.unwrap_or(0) == 0
+        && [0, MONITOR].contains(&config.monitor.unwrap_or(0))
+        && config.max_failure_ratio.unwrap_or(0.0) == 0.0
+        && matches!(config.failure_action, None | Some(Action::EMPTY | Action::PAUSE))
+        && matches!(config.order, None | Some(Order::EMPTY | Order::STOP_FIRST));
+    absent(!default, "RollbackConfig other than Docker's default")
+}
+
+/// The specification with what Docker's daemon fills in.
+pub(crate) fn filled(mut spec: docker::ServiceSpec) -> docker::ServiceSpec {
+    let mode = spec.mode.get_or_insert_default();
+    mode.replicated.get_or_insert_default().replicas.get_or_insert(1);
+    let endpoint = spec.endpoint_spec.get_or_insert_default();
+    if matches!(endpoint.mode, None | Some(docker::EndpointSpecModeEnum::EMPTY)) {
+        endpoint.mode = Some(docker::EndpointSpecModeEnum::VIP);
+    }
+    for port in endpoint.ports.iter_mut().flatten() {
+        use docker::{
+            EndpointPortConfigProtocolEnum as Protocol,
+            EndpointPortConfigPublishModeEnum as PublishMode,
+        };
+        if matches!(port.protocol, None | Some(Protocol::EMPTY)) {
+            port.protocol = Some(Protocol::TCP);
+        }
+        if matches!(port.publish_mode, None | Some(PublishMode::EMPTY)) {
+            port.publish_mode = Some(PublishMode::INGRESS);
+        }
+    }
+    spec
+}
+
+/// The specification with the networks' ids for their names.
+pub(crate) fn resolved(
+    state: &State,
+    mut spec: docker::ServiceSpec,
+) -> Result<docker::ServiceSpec, ControlError> {
+    let of_template = spec.task_template.as_mut().and_then(|t| t.networks.as_mut());
+    for attachment in of_template.into_iter().chain(spec.networks.as_mut()).flatten() {
+        let target = attachment.target.as_deref().unwrap_or_default();
+        let network =
+            network_of(state, attachment).ok_or_else(|| not_found(ObjectKind::Network, target))?;
+        let text =
+            format!("Service cannot be explicitly attached to the ingress network {target:?}");
+        check(!network.ingress, text)?;
+        attachment.target = Some(network.id.clone());
+    }
+    Ok(spec)
+}
+
+/// Checks a network's specification as far as it can be seen by itself.
+pub(crate) fn network(spec: &docker::NetworkCreateRequest) -> Verdict {
+    name(&spec.name)?;
+    if ["host", "bridge", "none"].contains(&spec.name.as_str()) {
+        let text = format!("operation is not permitted on predefined {} network", spec.name);
+        return Err(ControlError::new(shoal_model::ErrorKind::PermissionDenied, text));
+    }
+    let driver = spec.driver.as_deref().unwrap_or_default();
+    absent(!["", "overlay"].contains(&driver), &format!("the network driver {driver:?}"))?;
+    absent(spec.ingress == Some(true), "a second ingress network")?;
+    absent(spec.config_only == Some(true), "ConfigOnly")?;
+    let from = spec.config_from.as_ref().and_then(|c| c.network.as_deref()).unwrap_or_default();
+    absent(!from.is_empty(), "ConfigFrom")?;
+    absent(spec.enable_ipv4 == Some(false), "EnableIPv4 false")?;
+    let ipam = spec.ipam.as_ref();
+    let driver = ipam.and_then(|i| i.driver.as_deref()).unwrap_or_default();
+    absent(!["", "default"].contains(&driver), &format!("the IPAM driver {driver:?}"))?;
+    for config in ipam.and_then(|i| i.config.as_deref()).unwrap_or_default() {
+        absent(config.ip_range.as_ref().is_some_and(|r| !r.is_empty()), "IPAM.Config.IPRange")?;
+        let auxiliary = config.auxiliary_addresses.as_ref().is_some_and(|a| !a.is_empty());
+        absent(auxiliary, "IPAM.Config.AuxiliaryAddresses")?;
+        gateway(config)?;
+    }
+    Ok(())
+}
+
+/// The gateway is always the subnet's first host address.
+fn gateway(config: &docker::IpamConfig) -> Verdict {
+    let set = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+    let Some(gateway) = set(&config.gateway) else { return Ok(()) };
+    let subnet = set(&config.subnet).unwrap_or_default();
+    let first = match subnet.parse() {
+        Ok(ipnetwork::IpNetwork::V4(net)) => net.nth(1).map(|a| a.to_string()),
+        Ok(ipnetwork::IpNetwork::V6(net)) => net.iter().nth(1).map(|a| a.to_string()),
+        Err(_) => None,
+    };
+    absent(
+        first.as_ref() != Some(&gateway),
+        &format!(
+            "the gateway {gateway} (it is the first address of the subnet, which must be given)"
+        ),
+    )
+}

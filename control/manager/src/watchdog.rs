@@ -1,0 +1,89 @@
+//! Marks nodes down that are no longer heard of.
+use crate::{clock::Uptime, edit, error::chain, manager::Inner};
+use shoal_cores::{heartbeat_period, silent_nodes};
+use shoal_model::{NodeState, Timestamp};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// How long a node may take to come back after the manager started, or to say hello after it got
+/// its certificate, before its beats are missed.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// When each node was last heard of, on the manager's own clock.
+pub(crate) struct Beats {
+    uptime: Uptime,
+    last: Mutex<BTreeMap<String, Timestamp>>,
+}
+
+impl Beats {
+    pub(crate) fn new(uptime: Uptime) -> Beats {
+        Beats { uptime, last: Mutex::default() }
+    }
+
+    /// The node was heard of.
+    pub(crate) fn beat(&self, node: &str) {
+        self.put(node, self.uptime.now());
+    }
+
+    /// The node is to be heard of soon.
+    pub(crate) fn expect(&self, node: &str) {
+        self.put(node, self.uptime.now().after(GRACE));
+    }
+
+    fn put(&self, node: &str, at: Timestamp) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match last.get_mut(node) {
+            Some(present) => *present = at,
+            None => drop(last.insert(node.to_owned(), at)),
+        }
+    }
+
+    /// The manager itself did not run: nobody is to blame for silence up to now.
+    fn excuse(&self) {
+        let now = self.uptime.now();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.values_mut().for_each(|at| *at = (*at).max(now));
+    }
+}
+
+/// Runs until the manager stops.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let beats = &inner.beats;
+    loop {
+        let period = inner.store.read(heartbeat_period);
+        let before = beats.uptime.now();
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = tokio::time::sleep(period / 2) => {}
+        }
+        let now = beats.uptime.now();
+        if now.since(before) > period * 2 {
+            beats.excuse();
+            continue;
+        }
+        let silent = inner.store.read(|state| {
+            let mut last = beats.last.lock().unwrap_or_else(PoisonError::into_inner);
+            last.retain(|id, _| state.nodes.contains_key(id));
+            silent_nodes(state, &last, period, now)
+        });
+        for node in silent {
+            tracing::warn!(node, "no heartbeat: the node is down");
+            down(&inner, &node, "heartbeat failure").await;
+        }
+    }
+}
+
+/// Marks a node down and ends its session.
+pub(crate) async fn down(inner: &Inner, node: &str, why: &str) {
+    inner.sessions.end(node);
+    let marked = edit::node(&inner.store, node, |n| {
+        n.status.state = NodeState::Down;
+        n.status.message = why.to_owned();
+    });
+    if let Err(error) = marked.await {
+        tracing::error!(node, error = %chain(&error), "cannot mark the node down");
+    }
+}

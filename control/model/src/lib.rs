@@ -1,0 +1,27 @@
+//! Cluster objects, the in-memory state they form, its changes, and what a node is told.
+//!
+//! Pure data: no clock, no I/O, no threads. Specifications that users give are kept in the types of
+//! Docker's Engine API ([`docker`]), so that `inspect` returns what was asked for; everything the
+//! cluster derives has its own types here.
+
+mod assignment;
+mod control;
+mod objects;
+mod state;
+mod task;
+mod time;
+
+pub use assignment::{
+    AssignedTask, NodeAssignment, NodeTable, TableNetwork, TablePeer, TableService, TableTask,
+};
+pub use control::{ControlError, ErrorKind, LogLine, LogOptions};
+pub use objects::{
+    Availability, Cluster, EndpointState, JoinTokens, Meta, NetAddresses, Network, Node,
+    NodeDescription, NodeOverlay, NodeState, NodeStatus, Role, Service,
+};
+pub use state::{ApplyError, Change, Object, ObjectKind, State};
+pub use task::{ContainerStatus, PublishedPort, Task, TaskState, TaskStatus};
+pub use time::Timestamp;
+
+/// The Engine API's own types, for specifications and answers.
+pub use bollard_stubs::models as docker;

@@ -1,0 +1,260 @@
+//! Cluster, nodes, networks and services.
+use crate::{docker, task::PublishedPort, time::Timestamp};
+use ipnetwork::{Ipv4Network, Ipv6Network};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+/// Version and times of an object. The version is the number of the transaction that changed it last; a change
+/// carries the version it was made from, 0 for a new object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Meta {
+    /// Version.
+    pub version: u64,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When it was last changed.
+    pub updated: Timestamp,
+}
+
+/// The cluster itself; there is one.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Id, 25 characters; the organisation in node certificates.
+    pub id: String,
+    /// Version and times.
+    pub meta: Meta,
+    /// Settings as given, defaults filled.
+    pub spec: docker::SwarmSpec,
+    /// Root certificate, PEM.
+    pub root_certificate: String,
+    /// Root key, PEM (PKCS #8). Never leaves the managers.
+    pub root_key: String,
+    /// Tokens nodes join with.
+    pub join_tokens: JoinTokens,
+    /// Pools subnets of networks are taken from.
+    pub address_pools: Vec<Ipv4Network>,
+    /// Prefix length of a network's IPv4 subnet.
+    pub subnet_size: u8,
+    /// IPv6 pool (unique local, /48), one /64 a network.
+    pub ipv6_pool: Ipv6Network,
+    /// UDP port of the overlay.
+    pub data_path_port: u16,
+}
+
+/// The root key and the tokens are secrets: neither is ever shown.
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("id", &self.id)
+            .field("meta", &self.meta)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Join tokens, `SWMTKN-1-…`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokens {
+    /// For workers.
+    pub worker: String,
+    /// For managers.
+    pub manager: String,
+}
+
+/// Role of a node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Runs tasks only.
+    Worker,
+    /// Holds the store too.
+    Manager,
+}
+
+/// Whether a node takes tasks.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// Takes tasks.
+    #[default]
+    Active,
+    /// Keeps its tasks, takes no new ones.
+    Pause,
+    /// Its tasks are moved elsewhere.
+    Drain,
+}
+
+/// Whether a node is heard of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// Never heard of since it joined or since the manager started.
+    Unknown,
+    /// Missed its heartbeats, or left.
+    Down,
+    /// Beats.
+    Ready,
+    /// Said good-bye for a moment (restart).
+    Disconnected,
+}
+
+/// State of a node with its reason.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// State.
+    pub state: NodeState,
+    /// Why.
+    pub message: String,
+    /// Address the node is seen at.
+    pub addr: String,
+}
+
+/// What a node says of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NodeDescription {
+    /// Host name.
+    pub hostname: String,
+    /// `linux`.
+    pub os: String,
+    /// Machine, in the words of uname (`x86_64`).
+    pub architecture: String,
+    /// Processor time, 10⁻⁹ cores.
+    pub nano_cpus: i64,
+    /// Memory, bytes.
+    pub memory_bytes: i64,
+    /// Version of this program on the node.
+    pub engine_version: String,
+    /// Labels of the daemon (`--label`).
+    pub engine_labels: BTreeMap<String, String>,
+}
+
+/// A node's place in the overlay.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeOverlay {
+    /// WireGuard public key, base64, made on the node. `None` until it has told.
+    pub public_key: Option<String>,
+    /// Where its WireGuard listens. `None` until it has told.
+    pub endpoint: Option<SocketAddr>,
+    /// Its own address in the ingress network. `None` until allocated.
+    pub address: Option<Ipv4Addr>,
+}
+
+/// A host in the cluster.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Node {
+    /// Id, 25 characters; common name of its certificate.
+    pub id: String,
+    /// Version and times.
+    pub meta: Meta,
+    /// Name given by the user, usually empty.
+    pub name: String,
+    /// Labels given by the user.
+    pub labels: BTreeMap<String, String>,
+    /// Role.
+    pub role: Role,
+    /// Availability.
+    pub availability: Availability,
+    /// What it says of itself, once it has.
+    pub description: Option<NodeDescription>,
+    /// Whether it is heard of.
+    pub status: NodeStatus,
+    /// For managers: address of its control API, `host:port`.
+    pub manager_addr: Option<String>,
+    /// Its place in the overlay.
+    pub overlay: NodeOverlay,
+}
+
+/// An overlay network.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Network {
+    /// Id, 25 characters.
+    pub id: String,
+    /// Version and times.
+    pub meta: Meta,
+    /// As asked for.
+    pub spec: docker::NetworkCreateRequest,
+    /// Whether it is the routing mesh's network.
+    pub ingress: bool,
+    /// Its IPv4 subnet. The first host address is the gateway's.
+    pub subnet: Ipv4Network,
+    /// Its IPv6 subnet, if it has one. The first host address is the gateway's.
+    pub subnet6: Option<Ipv6Network>,
+}
+
+/// Addresses of one thing (VIP of a service, task) on one network.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NetAddresses {
+    /// Network id.
+    pub network_id: String,
+    /// IPv4 address.
+    pub v4: Ipv4Addr,
+    /// IPv6 address where the network has IPv6.
+    pub v6: Option<Ipv6Addr>,
+    /// Further names on this network.
+    pub aliases: Vec<String>,
+}
+
+/// What the cluster gave a service.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct EndpointState {
+    /// Virtual addresses, one entry per network (none with endpoint mode `dnsrr`).
+    pub vips: Vec<NetAddresses>,
+    /// Published ports (`ingress` mode).
+    pub ports: Vec<PublishedPort>,
+    /// Why something asked for could not be given; empty when all is allocated.
+    pub err: String,
+}
+
+/// A service.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Service {
+    /// Id, 25 characters.
+    pub id: String,
+    /// Version and times.
+    pub meta: Meta,
+    /// As asked for, with replicas and mode filled.
+    pub spec: docker::ServiceSpec,
+    /// The specification before the last update.
+    pub previous_spec: Option<docker::ServiceSpec>,
+    /// Raised when the task template changes: tasks of an older one are replaced.
+    pub spec_version: u64,
+    /// What it was given. `None` until the allocator has seen it in its present form.
+    pub endpoint: Option<EndpointState>,
+}
+
+impl Service {
+    /// Name; services without one are refused on creation.
+    pub fn name(&self) -> &str {
+        self.spec.name.as_deref().unwrap_or_default()
+    }
+
+    /// Replicas asked for (replicated mode; 1 when not said).
+    pub fn replicas(&self) -> u64 {
+        self.spec
+            .mode
+            .as_ref()
+            .and_then(|m| m.replicated.as_ref())
+            .and_then(|r| r.replicas)
+            .and_then(|n| u64::try_from(n).ok())
+            .unwrap_or(1)
+    }
+}
+
+impl Network {
+    /// Name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+}
+
+impl Node {
+    /// Host name, or what is known instead.
+    pub fn hostname(&self) -> &str {
+        self.description.as_ref().map_or(self.id.as_str(), |d| d.hostname.as_str())
+    }
+}

@@ -1,0 +1,156 @@
+//! Tasks: one attempt to run a container for a slot of a service.
+use crate::{
+    docker,
+    objects::{Meta, NetAddresses},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// States of a task; they only ever increase. Numbers are swarmkit's.
+///
+/// Who owns the transitions: the orchestrator creates (`New`) and sets the desired state; the
+/// allocator moves `New` → `Pending`; the scheduler `Pending` → `Assigned`; the node's agent all
+/// later ones; the manager sets `Orphaned`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[repr(u16)]
+pub enum TaskState {
+    /// Made by the orchestrator.
+    New = 0,
+    /// Has its addresses; waits for a node.
+    Pending = 64,
+    /// Has a node.
+    Assigned = 192,
+    /// The node's agent has it.
+    Accepted = 256,
+    /// Image and networks are being prepared.
+    Preparing = 320,
+    /// Prepared.
+    Ready = 384,
+    /// The container is being started.
+    Starting = 448,
+    /// The container runs (and is healthy, if it has a health check).
+    Running = 512,
+    /// Ended by itself with success.
+    Complete = 576,
+    /// Ended because it was told to.
+    Shutdown = 640,
+    /// Ended with an error.
+    Failed = 704,
+    /// Could not be prepared or started.
+    Rejected = 768,
+    /// To be removed (a desired state).
+    Remove = 800,
+    /// Its node was down for too long to know.
+    Orphaned = 832,
+}
+
+impl TaskState {
+    /// Whether a task in this state will never run again.
+    pub fn is_terminal(self) -> bool {
+        self > TaskState::Running
+    }
+
+    /// Docker's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TaskState::New => "new",
+            TaskState::Pending => "pending",
+            TaskState::Assigned => "assigned",
+            TaskState::Accepted => "accepted",
+            TaskState::Preparing => "preparing",
+            TaskState::Ready => "ready",
+            TaskState::Starting => "starting",
+            TaskState::Running => "running",
+            TaskState::Complete => "complete",
+            TaskState::Shutdown => "shutdown",
+            TaskState::Failed => "failed",
+            TaskState::Rejected => "rejected",
+            TaskState::Remove => "remove",
+            TaskState::Orphaned => "orphaned",
+        }
+    }
+
+    /// All states, in order.
+    pub const ALL: [TaskState; 14] = [
+        TaskState::New,
+        TaskState::Pending,
+        TaskState::Assigned,
+        TaskState::Accepted,
+        TaskState::Preparing,
+        TaskState::Ready,
+        TaskState::Starting,
+        TaskState::Running,
+        TaskState::Complete,
+        TaskState::Shutdown,
+        TaskState::Failed,
+        TaskState::Rejected,
+        TaskState::Remove,
+        TaskState::Orphaned,
+    ];
+}
+
+/// What is known of a task now.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// State.
+    pub state: TaskState,
+    /// When it was entered.
+    pub since: Timestamp,
+    /// What happened, in Docker's words ("started", "preparing").
+    pub message: String,
+    /// Why it cannot go on or ended badly; empty when there is no error.
+    pub err: String,
+    /// The container, once there is one.
+    pub container: Option<ContainerStatus>,
+}
+
+/// The container of a task.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// Container id, 64 hex digits.
+    pub id: String,
+    /// Process id on its node while it runs.
+    pub pid: i64,
+    /// Exit code once it has ended.
+    pub exit_code: Option<i64>,
+}
+
+/// A port of a service as allocated (`ingress` publish mode).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct PublishedPort {
+    /// IP protocol number: 6 TCP, 17 UDP.
+    pub protocol: u8,
+    /// Port on every node.
+    pub published: u16,
+    /// Port in the container.
+    pub target: u16,
+}
+
+/// One attempt to run a container for a slot of a service. Never changes its node.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// Id, 25 characters.
+    pub id: String,
+    /// Version and times.
+    pub meta: Meta,
+    /// Service it belongs to.
+    pub service_id: String,
+    /// Slot in the service, from 1.
+    pub slot: u64,
+    /// Node, from `Assigned` on.
+    pub node_id: Option<String>,
+    /// What to run: the service's template when the task was made.
+    pub spec: docker::TaskSpec,
+    /// [`crate::Service::spec_version`] it was made from.
+    pub spec_version: u64,
+    /// Container name: `service.slot.id`.
+    pub name: String,
+    /// What it should become: `Ready` (wait), `Running`, `Shutdown` or `Remove`.
+    pub desired: TaskState,
+    /// A replacement is started no earlier than this (restart delay).
+    pub not_before: Timestamp,
+    /// What it is.
+    pub status: TaskStatus,
+    /// Its addresses, one entry per network, from `Pending` on.
+    pub networks: Vec<NetAddresses>,
+}

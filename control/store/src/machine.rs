@@ -1,0 +1,187 @@
+//! The state machine: the state in memory, and its snapshots on disk.
+
+use crate::{
+    disk::{Disk, blocking, decode, encode},
+    error::DiskError,
+    types::{Entry, LogId, ManagerId, SnapshotMeta, StorageError, StoredMembership, Types},
+};
+use openraft::{
+    AnyError, EmptyNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError,
+    storage::RaftStateMachine,
+};
+use shoal_model::{ApplyError, State};
+use std::{
+    io::Cursor,
+    sync::{Arc, PoisonError, RwLock},
+};
+use tokio::sync::watch;
+
+/// The state others read while the machine changes it.
+pub(crate) struct Replica {
+    state: RwLock<State>,
+    version: watch::Sender<u64>,
+}
+
+impl Replica {
+    pub(crate) fn read<R>(&self, f: impl FnOnce(&State) -> R) -> R {
+        // A panic while applying has stopped the store; what is there can still be read.
+        f(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    fn write<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let result = f(&mut state);
+        let version = state.version;
+        drop(state);
+        self.version.send_if_modified(|v| std::mem::replace(v, version) != version);
+        result
+    }
+}
+
+/// The state and how far it has come.
+pub(crate) struct Machine {
+    disk: Arc<Disk>,
+    replica: Arc<Replica>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl Machine {
+    /// The state of the last snapshot; openraft applies what the log has beyond it.
+    pub(crate) async fn load(disk: Arc<Disk>) -> Result<Machine, DiskError> {
+        let from = disk.clone();
+        let (meta, state) = blocking(move || match from.snapshot()? {
+            Some((meta, data)) => Ok((meta, decode(SNAPSHOT, &data)?)),
+            None => Ok::<_, DiskError>((SnapshotMeta::default(), State::default())),
+        })
+        .await??;
+        let version = watch::Sender::new(state.version);
+        let replica = Arc::new(Replica { state: RwLock::new(state), version });
+        Ok(Machine { disk, replica, applied: meta.last_log_id, membership: meta.last_membership })
+    }
+
+    pub(crate) fn replica(&self) -> Arc<Replica> {
+        self.replica.clone()
+    }
+
+    fn apply_one(&mut self, entry: Entry) -> Vec<Result<u64, ApplyError>> {
+        self.applied = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Blank => Vec::new(),
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                Vec::new()
+            }
+            EntryPayload::Normal(batch) => self.replica.write(|state| {
+                let transactions = batch.0.into_iter();
+                transactions
+                    .map(|transaction| {
+                        let version = state.version + 1;
+                        state.apply(version, transaction.now, transaction.changes)?;
+                        Ok(version)
+                    })
+                    .collect()
+            }),
+        }
+    }
+}
+
+const SNAPSHOT: &str = "snapshot";
+
+impl RaftStateMachine<Types> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<I>(
+        &mut self,
+        entries: I,
+    ) -> Result<Vec<Vec<Result<u64, ApplyError>>>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        Ok(entries.into_iter().map(|entry| self.apply_one(entry)).collect())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let applied = self.applied;
+        let id = applied.as_ref().map_or_else(|| "0".to_owned(), |id| id.index.to_string());
+        Builder {
+            disk: self.disk.clone(),
+            meta: SnapshotMeta {
+                last_log_id: applied,
+                last_membership: self.membership.clone(),
+                snapshot_id: id,
+            },
+            state: Arc::new(self.replica.read(State::clone)),
+        }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError> {
+        let (disk, saved) = (self.disk.clone(), meta.clone());
+        let state = blocking(move || {
+            let data = snapshot.into_inner();
+            let state: State = decode(SNAPSHOT, &data)?;
+            disk.save_snapshot(&saved, &data)?;
+            Ok::<_, DiskError>(state)
+        })
+        .await
+        .and_then(|result| result)
+        .map_err(|e| write_error(meta, &e))?;
+        self.replica.write(|present| *present = state);
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError> {
+        let disk = self.disk.clone();
+        let found = blocking(move || disk.snapshot()).await.and_then(|result| result);
+        let found = found.map_err(|e| StorageError::IO {
+            source: StorageIOError::read_snapshot(None, AnyError::new(&e)),
+        })?;
+        Ok(found.map(|(meta, data)| Snapshot { meta, snapshot: Box::new(Cursor::new(data)) }))
+    }
+}
+
+/// Writes a snapshot of the state it was made with.
+pub(crate) struct Builder {
+    disk: Arc<Disk>,
+    meta: SnapshotMeta,
+    state: Arc<State>,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
+        let (disk, meta, state) = (self.disk.clone(), self.meta.clone(), self.state.clone());
+        let data = blocking(move || {
+            let data = encode(SNAPSHOT, &*state)?;
+            disk.save_snapshot(&meta, &data)?;
+            Ok::<_, DiskError>(data)
+        })
+        .await
+        .and_then(|result| result)
+        .map_err(|e| write_error(&self.meta, &e))?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: Box::new(Cursor::new(data)) })
+    }
+}
+
+fn write_error(meta: &openraft::SnapshotMeta<ManagerId, EmptyNode>, e: &DiskError) -> StorageError {
+    let source = StorageIOError::write_snapshot(Some(meta.signature()), AnyError::new(e));
+    StorageError::IO { source }
+}

@@ -1,0 +1,37 @@
+//! openraft's own tests of log storage and state machine.
+
+use crate::{
+    disk::Disk,
+    log::Log,
+    machine::Machine,
+    types::{ManagerId, StorageError, Types},
+};
+use openraft::testing::{StoreBuilder, Suite};
+use std::sync::Arc;
+use tempfile::TempDir;
+
+impl From<u64> for ManagerId {
+    fn from(number: u64) -> ManagerId {
+        // The suite takes 0 for the default.
+        match number {
+            0 => ManagerId::default(),
+            _ => ManagerId::try_from(number.to_string()).unwrap(),
+        }
+    }
+}
+
+struct Builder;
+
+impl StoreBuilder<Types, Log, Machine, TempDir> for Builder {
+    async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError> {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk::open(dir.path(), true).unwrap());
+        let machine = Machine::load(disk.clone()).await.unwrap();
+        Ok((dir, Log::new(disk), machine))
+    }
+}
+
+#[test]
+fn the_storage_keeps_openraft_s_rules() {
+    Suite::test_all(Builder).unwrap();
+}

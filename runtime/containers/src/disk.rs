@@ -1,0 +1,103 @@
+//! Where a container's files are, and how they are written: whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tempfile::NamedTempFile;
+
+use crate::error::{IoContext, RuntimeError};
+
+/// The two folders of one container.
+#[derive(Debug, Clone)]
+pub(crate) struct Dirs {
+    /// Lasting: `data_root/<id>`.
+    pub(crate) data: PathBuf,
+    /// Fleeting: `exec_root/<id>`, the OCI bundle and the shim's socket.
+    pub(crate) bundle: PathBuf,
+}
+
+impl Dirs {
+    pub(crate) fn container(&self) -> PathBuf {
+        self.data.join("container.json")
+    }
+    pub(crate) fn started(&self) -> PathBuf {
+        self.data.join("started.json")
+    }
+    pub(crate) fn exit(&self) -> PathBuf {
+        self.data.join("exit.json")
+    }
+    pub(crate) fn log(&self, id: &str) -> PathBuf {
+        self.data.join(format!("{id}-json.log"))
+    }
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.bundle.join("lock")
+    }
+    pub(crate) fn shim_log(&self) -> PathBuf {
+        self.bundle.join("shim.log")
+    }
+
+    /// Takes the lock that a living shim holds; `None` while one does.
+    pub(crate) fn try_lock(&self) -> Result<Option<File>, RuntimeError> {
+        let path = self.lock();
+        let open = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = match open {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(&self.bundle).at("create", &self.bundle)?;
+                File::create(&path).at("create", &path)?
+            }
+            other => other.at("open", &path)?,
+        };
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(e).at("lock", &path),
+        }
+    }
+}
+
+/// Replaces a file by a rename, synced: after a crash it is the old one or the new one.
+pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), RuntimeError> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = NamedTempFile::new_in(parent).at("create a temporary file in", parent)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).at("write", path)?;
+    file.persist(path).map_err(|e| e.error).at("replace", path)?;
+    File::open(parent).and_then(|d| d.sync_all()).at("sync", parent)
+}
+
+/// [`write_atomic`] of a value as JSON.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), RuntimeError> {
+    let bytes = serde_json::to_vec(value)
+        .map_err(|source| RuntimeError::Damaged { path: path.to_owned(), source })?;
+    write_atomic(path, &bytes)
+}
+
+/// A JSON file; `None` if it is not there.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, RuntimeError> {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| RuntimeError::Damaged { path: path.to_owned(), source }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).at("read", path),
+    }
+}
+
+/// Removes a file if it is there.
+pub(crate) fn remove_file(path: &Path) -> Result<(), RuntimeError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("delete", path),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a folder with all it holds if it is there.
+pub(crate) fn remove_tree(path: &Path) -> Result<(), RuntimeError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("delete", path),
+        _ => Ok(()),
+    }
+}

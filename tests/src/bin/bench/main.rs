@@ -1,0 +1,63 @@
+//! Benchmarks: ours and a peer in the same run, interleaved, medians, ratios.
+
+mod report;
+mod traffic;
+mod vip;
+
+use anyhow::bail;
+use clap::{Parser, Subcommand};
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+/// Measure Shoal on this machine.
+#[derive(Parser)]
+struct Options {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Write the rows to this file as JSON, too
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Fail if an aim is missed
+    #[arg(long, global = true)]
+    check: bool,
+    /// Shorter and fewer runs, to see whether it works at all
+    #[arg(long, global = true)]
+    quick: bool,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// TCP throughput and connections per second through a VIP, against the task's own address
+    Vip,
+    /// Accept connections and close them; this is what runs in the container
+    #[command(hide = true)]
+    Accept { port: u16 },
+    /// Connect again and again and print connections per second
+    #[command(hide = true)]
+    Connect { to: SocketAddr, seconds: u64 },
+}
+
+fn main() -> ExitCode {
+    match run(Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> anyhow::Result<()> {
+    let rows = match options.bench {
+        Bench::Vip => vip::run(options.quick)?,
+        Bench::Accept { port } => return traffic::accept(port),
+        Bench::Connect { to, seconds } => return traffic::connect(to, seconds),
+    };
+    report::print(&rows)?;
+    if let Some(path) = options.json {
+        std::fs::write(path, report::json(&rows)?)?;
+    }
+    match rows.iter().filter(|row| !row.holds()).count() {
+        missed if options.check && missed > 0 => bail!("{missed} of {} aims missed", rows.len()),
+        _ => Ok(()),
+    }
+}

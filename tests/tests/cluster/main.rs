@@ -1,0 +1,14 @@
+//! Multi-node tests: real daemons, real kernel objects, the real docker client.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod api;
+mod control;
+mod dns;
+mod errors;
+mod fixture;
+mod metrics;
+mod overlay;
+mod publish;
+mod runtime;
+mod vip;

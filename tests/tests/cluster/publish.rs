@@ -1,0 +1,48 @@
+//! Published ports: every node answers, and the page sees the real client.
+
+use crate::fixture::{MEMBERS, Scene, cluster};
+use shoal_tests::{Cluster, Page, Segment, address, patiently, wait_for};
+
+/// What the client sees at a port of every member, over both families.
+fn ask_everywhere(cluster: &Cluster, port: u16) {
+    let (own4, own6) = address(Segment::Clients, 0);
+    for node in &cluster.nodes()[..MEMBERS] {
+        for (url, own) in [
+            (format!("http://{}:{port}/", node.addr()), own4),
+            (format!("http://[{}]:{port}/", node.addr6()), own6),
+        ] {
+            let what = format!("{url} on {}", node.name());
+            let page = wait_for(&what, patiently(), || {
+                let response = cluster.client(0).http_get(&url)?;
+                anyhow::ensure!(response.status == 200, "{}", response.status);
+                Page::parse(&response.body)
+            });
+            assert_eq!(page.unwrap().client, own, "{url}");
+        }
+    }
+}
+
+#[test]
+fn every_node_answers_and_the_page_sees_the_clients_own_address() {
+    let cluster = cluster();
+    let mut scene = Scene::on(&cluster);
+    // One task: two of three nodes have none.
+    scene.service("pub-one", 1, &["-p", "8101:80"], &[]);
+    ask_everywhere(&cluster, 8101);
+}
+
+#[test]
+fn a_port_is_closed_again_when_its_service_is_gone() {
+    let cluster = cluster();
+    let url = format!("http://{}:8102/", cluster.node(1).addr());
+    {
+        let mut scene = Scene::on(&cluster);
+        scene.service("pub-gone", 2, &["-p", "8102:80"], &[]);
+        wait_for("an answer", patiently(), || cluster.client(0).http_get(&url)).unwrap();
+    }
+    wait_for("no answer", patiently(), || match cluster.client(0).http_get(&url) {
+        Ok(response) => anyhow::bail!("it still answers: {}", response.body),
+        Err(_) => Ok(()),
+    })
+    .unwrap();
+}

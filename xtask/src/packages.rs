@@ -1,0 +1,99 @@
+//! Debian packages: which are missing, and installing those.
+
+use crate::process;
+use anyhow::bail;
+use std::{collections::HashSet, fs, path::Path, process::Command};
+
+/// A package and what it is for.
+pub(crate) struct Package {
+    pub(crate) name: String,
+    pub(crate) why: &'static str,
+}
+
+impl Package {
+    pub(crate) fn new(name: impl Into<String>, why: &'static str) -> Self {
+        Self { name: name.into(), why }
+    }
+}
+
+/// Installs those of `wanted` that are missing, after saying so.
+pub(crate) fn install(wanted: &[Package]) -> anyhow::Result<()> {
+    let present = installed(wanted)?;
+    let missing: Vec<&Package> = wanted.iter().filter(|p| !present.contains(&p.name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("Debian packages that are missing:");
+    for package in &missing {
+        println!("  {:<20} {}", package.name, package.why);
+    }
+    let mut unknown = not_offered(&missing);
+    if !unknown.is_empty() {
+        println!(
+            "Refreshing the package lists (apt-get update): {} not in them.",
+            unknown.join(", ")
+        );
+        process::run(apt_get()?.arg("update").arg("-q"))?;
+        unknown = not_offered(&missing);
+    }
+    if !unknown.is_empty() {
+        bail!(
+            "{} offers no package {}.\nShoal is built and tested with Debian 12's packages; install \
+             what serves the same purpose under the name it has there, or add a source that has it.",
+            distribution(),
+            unknown.join(", ")
+        );
+    }
+    println!("Installing them with apt-get.");
+    let names = missing.iter().map(|p| &p.name);
+    process::run(apt_get()?.args(["install", "-q", "-y", "--no-install-recommends"]).args(names))
+}
+
+/// Whether apt knows a version of this package that could be installed.
+pub(crate) fn is_offered(name: &str) -> bool {
+    // `apt-cache policy` answers for every known name; a purely virtual one has no candidate.
+    let policy = process::output(Command::new("apt-cache").args(["policy", name]));
+    policy.is_ok_and(|text| text.contains("Candidate:") && !text.contains("Candidate: (none)"))
+}
+
+fn not_offered(packages: &[&Package]) -> Vec<String> {
+    packages.iter().filter(|p| !is_offered(&p.name)).map(|p| p.name.clone()).collect()
+}
+
+/// The names of the installed ones among `wanted`.
+fn installed(wanted: &[Package]) -> anyhow::Result<HashSet<String>> {
+    if process::find("dpkg-query").is_none() || process::find("apt-get").is_none() {
+        let names: Vec<&str> = wanted.iter().map(|p| p.name.as_str()).collect();
+        bail!(
+            "{} has no apt-get. Shoal is built on Debian 12 or newer and on Ubuntu 24.04; there, \
+             these packages are needed: {}",
+            distribution(),
+            names.join(" ")
+        );
+    }
+    // It fails as soon as one is unknown, and lists the others all the same.
+    let listing = Command::new("dpkg-query")
+        .args(["-W", "-f", "${db:Status-Status} ${Package}\n"])
+        .args(wanted.iter().map(|p| &p.name))
+        .output()?;
+    let text = String::from_utf8_lossy(&listing.stdout);
+    Ok(text.lines().filter_map(|l| l.strip_prefix("installed ")).map(str::to_owned).collect())
+}
+
+fn apt_get() -> anyhow::Result<Command> {
+    process::as_root(
+        Path::new("/usr/bin/apt-get"),
+        &[("DEBIAN_FRONTEND", "noninteractive".to_owned())],
+    )
+}
+
+/// The name of this system, for messages.
+pub(crate) fn distribution() -> String {
+    fs::read_to_string("/etc/os-release")
+        .ok()
+        .and_then(|text| {
+            let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+            Some(name.trim_matches('"').to_owned())
+        })
+        .unwrap_or_else(|| "This system".to_owned())
+}

@@ -1,0 +1,163 @@
+//! The eBPF toolchain: a Rust compiler that can build `core` for the kernel, and bpf-linker.
+
+use crate::{
+    packages::{self, Package},
+    process, workspace,
+};
+use anyhow::{Context as _, bail};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const BPF_LINKER: &str = "0.13.0";
+/// The LLVM releases that this bpf-linker can be built with, oldest first.
+const LINKER_LLVMS: std::ops::RangeInclusive<u32> = 21..=23;
+
+/// A compiler with the source of `core`.
+pub(crate) struct Toolchain {
+    sysroot: PathBuf,
+}
+
+impl Toolchain {
+    pub(crate) fn cargo(&self) -> PathBuf {
+        self.sysroot.join("bin/cargo")
+    }
+
+    pub(crate) fn rustc(&self) -> PathBuf {
+        self.sysroot.join("bin/rustc")
+    }
+
+    fn has_core_source(&self) -> bool {
+        self.sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs").is_file()
+    }
+
+    /// The major release of the LLVM in this compiler.
+    fn llvm(&self) -> anyhow::Result<u32> {
+        let version = process::output(Command::new(self.rustc()).arg("-vV"))?;
+        version
+            .lines()
+            .find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next()?.parse().ok())
+            .with_context(|| format!("{} does not name its LLVM", self.rustc().display()))
+    }
+}
+
+/// The toolchain to use: the one `SHOAL_BPF_TOOLCHAIN` names, else rustup's nightly if it has
+/// `rust-src`, else Debian's, which is installed if need be. Its bpf-linker is there afterwards.
+pub(crate) fn prepare() -> anyhow::Result<Toolchain> {
+    let toolchain = match chosen()? {
+        Some(toolchain) => toolchain,
+        None => install()?,
+    };
+    prepare_linker(&toolchain)?;
+    Ok(toolchain)
+}
+
+fn chosen() -> anyhow::Result<Option<Toolchain>> {
+    if let Ok(name) = env::var("SHOAL_BPF_TOOLCHAIN") {
+        let sysroot = if name.starts_with('/') { Some(name.clone().into()) } else { rustup(&name) };
+        let toolchain = sysroot.map(|sysroot| Toolchain { sysroot });
+        return match toolchain.filter(Toolchain::has_core_source) {
+            Some(toolchain) => Ok(Some(toolchain)),
+            None => bail!(
+                "SHOAL_BPF_TOOLCHAIN={name} has no rust-src: rustup component add rust-src \
+                 --toolchain {name}, or unset the variable"
+            ),
+        };
+    }
+    let nightly = rustup("nightly").map(|sysroot| Toolchain { sysroot });
+    let debian = Toolchain { sysroot: "/usr".into() };
+    let debian = debian.cargo().is_file().then_some(debian);
+    Ok(nightly.into_iter().chain(debian).find(Toolchain::has_core_source))
+}
+
+/// The folder of a rustup toolchain that is installed.
+fn rustup(name: &str) -> Option<PathBuf> {
+    process::find("rustup")?;
+    // Asking for a toolchain must not fetch it.
+    let mut command = Command::new("rustup");
+    command.env("RUSTUP_AUTO_INSTALL", "0").args(["run", name, "rustc", "--print", "sysroot"]);
+    Some(process::output(&mut command).ok()?.trim().into())
+}
+
+fn install() -> anyhow::Result<Toolchain> {
+    const WHY: &str = "Rust for the eBPF programs, with the source of core";
+    if ["rustc-web", "cargo-web", "rust-web-src"].iter().all(|name| packages::is_offered(name))
+        || process::find("rustup").is_none()
+    {
+        packages::install(&[
+            Package::new("rustc-web", WHY),
+            Package::new("cargo-web", WHY),
+            Package::new("rust-web-src", WHY),
+        ])?;
+    } else {
+        println!("Installing rustup's nightly with rust-src: {WHY}.");
+        process::run(Command::new("rustup").args([
+            "toolchain",
+            "install",
+            "nightly",
+            "--profile",
+            "minimal",
+            "--component",
+            "rust-src",
+        ]))
+        .context("no toolchain for eBPF could be had: install rustup's nightly with rust-src")?;
+    }
+    chosen()?.context("the toolchain that was just installed lacks the source of core")
+}
+
+/// Makes sure of a bpf-linker whose LLVM reads what the compiler writes.
+fn prepare_linker(toolchain: &Toolchain) -> anyhow::Result<()> {
+    let wanted = toolchain.llvm()?;
+    let tools = workspace::tools()?;
+    if tools.join("bin/bpf-linker").is_file() && installed_linker_llvm(&tools) >= Some(wanted) {
+        return Ok(());
+    }
+    let Some(llvm) = LINKER_LLVMS.filter(|llvm| *llvm >= wanted).find(|llvm| {
+        llvm_prefix(*llvm).join("bin/llvm-config").is_file()
+            || packages::is_offered(&format!("llvm-{llvm}-dev"))
+    }) else {
+        bail!(
+            "{} writes LLVM {wanted} and {} offers no llvm-N-dev to build bpf-linker {BPF_LINKER} \
+             with, N from {} to {}.\nAdd the packages of https://apt.llvm.org, or name an older \
+             nightly in SHOAL_BPF_TOOLCHAIN.",
+            toolchain.rustc().display(),
+            packages::distribution(),
+            wanted.max(*LINKER_LLVMS.start()),
+            LINKER_LLVMS.end(),
+        );
+    };
+    packages::install(&[
+        Package::new(format!("llvm-{llvm}-dev"), "bpf-linker is built on LLVM"),
+        Package::new(format!("libpolly-{llvm}-dev"), "LLVM's libraries refer to it"),
+    ])?;
+    println!("Building bpf-linker {BPF_LINKER} (links the eBPF programs): about two minutes.");
+    let mut cargo = cargo_install(&tools, "bpf-linker", BPF_LINKER);
+    cargo.args(["--force", "--no-default-features", "--features", &format!("llvm-{llvm}")]);
+    process::run(cargo.env("LLVM_PREFIX", llvm_prefix(llvm)))
+}
+
+fn llvm_prefix(llvm: u32) -> PathBuf {
+    PathBuf::from(format!("/usr/lib/llvm-{llvm}"))
+}
+
+/// `cargo install` of one tool into the tools' folder, with the compiler that runs this.
+pub(crate) fn cargo_install(tools: &Path, name: &str, version: &str) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["install", "--quiet", "--locked", name, "--version", version, "--root"]).arg(tools);
+    // Else the clone's target folder would keep the tools' intermediate files.
+    cargo.env_remove("CARGO_TARGET_DIR");
+    cargo
+}
+
+/// Which LLVM the installed bpf-linker has, by cargo's record of what it installed.
+fn installed_linker_llvm(tools: &Path) -> Option<u32> {
+    let record = std::fs::read_to_string(tools.join(".crates2.json")).ok()?;
+    let record: serde_json::Value = serde_json::from_str(&record).ok()?;
+    let installs = record.get("installs")?.as_object()?;
+    let name = format!("bpf-linker {BPF_LINKER} ");
+    let (_, linker) = installs.iter().find(|(package, _)| package.starts_with(&name))?;
+    let features = linker.get("features")?.as_array()?;
+    features.iter().find_map(|f| f.as_str()?.strip_prefix("llvm-")?.parse().ok())
+}
