@@ -32,6 +32,6 @@ pub use host::Host;
 pub use http::Response;
 pub use image::{Page, WEB_IMAGE, web_image};
 pub use node::Node;
-pub use outcome::{Outcome, metric_sum, patiently, wait_for};
+pub use outcome::{Outcome, metric_series, metric_sum, patiently, wait_for};
 pub use program::{busybox, skip};
 pub use service::{RunningTask, nslookup};

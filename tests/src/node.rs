@@ -108,15 +108,21 @@ impl Node {
             .spawn()
             .context("cannot start the daemon")?;
         *self.daemon() = Some(child);
-        wait_for(&format!("the API of {}", self.name()), patiently(), || {
+        let ended = wait_for(&format!("the API of {}", self.name()), patiently(), || {
             if let Some(status) = self.daemon().as_mut().and_then(|d| d.try_wait().transpose()) {
-                bail!("the daemon ended ({}): {}", status?, self.log_tail());
+                return Ok(Some(status?));
             }
             match self.api("GET", "/_ping", "")?.status {
-                200 => Ok(()),
+                200 => Ok(None),
                 other => bail!("it answers {other}"),
             }
-        })
+        })?;
+        match ended {
+            None => Ok(()),
+            Some(status) => {
+                bail!("the daemon of {} ended ({status}): {}", self.name(), self.log_tail())
+            }
+        }
     }
 
     /// Ends the daemon with SIGTERM, as systemd would; containers and connections go on.

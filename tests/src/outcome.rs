@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, bail};
 use std::{
+    collections::BTreeMap,
     process::{Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
@@ -95,20 +96,31 @@ pub fn wait_for<T>(
     }
 }
 
-/// The sum of a metric's samples that carry all these labels, in Prometheus' text format.
-///
-/// A metric without any such sample is an error: a misspelt name must not count as zero.
-pub fn metric_sum(text: &str, name: &str, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
-    let mut sum = None;
+/// The samples of a metric that carry all these labels, in Prometheus' text format, by series.
+pub fn metric_series(
+    text: &str,
+    name: &str,
+    labels: &[(&str, &str)],
+) -> anyhow::Result<BTreeMap<String, f64>> {
+    let mut found = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let Some((series, value)) = line.rsplit_once(' ') else { continue };
         let (metric, given) = series.split_once('{').unwrap_or((series, ""));
         let wanted = |(key, value): &(&str, &str)| given.contains(&format!("{key}=\"{value}\""));
         if metric == name && labels.iter().all(wanted) {
-            *sum.get_or_insert(0.0) += value.parse::<f64>().context("a sample is no number")?;
+            found.insert(series.to_owned(), value.parse().context("a sample is no number")?);
         }
     }
-    sum.with_context(|| format!("no sample of {name} with {labels:?} in:\n{text}"))
+    Ok(found)
+}
+
+/// The sum of [`metric_series`]. None of them is an error: a misspelt name must not count as zero.
+pub fn metric_sum(text: &str, name: &str, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
+    let series = metric_series(text, name, labels)?;
+    if series.is_empty() {
+        bail!("no sample of {name} with {labels:?} in:\n{text}");
+    }
+    Ok(series.values().sum())
 }
 
 #[cfg(test)]

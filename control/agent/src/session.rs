@@ -23,6 +23,10 @@ const LAST_PAUSE: Duration = Duration::from_secs(8);
 /// Longest silence of the manager before the session is given up: it sends on change only, so this
 /// is for the first word.
 const WELCOME: Duration = Duration::from_secs(10);
+/// Heartbeat period until the manager has told one, and the bounds of what it may tell.
+const FIRST_BEAT: Duration = Duration::from_secs(1);
+const SHORTEST_BEAT: Duration = Duration::from_millis(100);
+const LONGEST_BEAT: Duration = Duration::from_secs(60);
 /// Messages waiting to be sent.
 const QUEUE: usize = 64;
 /// Log subscriptions served at once.
@@ -89,27 +93,38 @@ impl Session {
         let mut client = DispatcherClient::new(channel.clone()).max_decoding_message_size(64 << 20);
         let opened = timeout(WELCOME, client.session(ReceiverStream::new(rx))).await;
         let mut incoming = opened.context("the manager did not answer")??.into_inner();
-        let first = timeout(WELCOME, incoming.message()).await.context("no welcome in time")??;
-        let Some(Kind::Welcome(welcome)) = first.and_then(|m| m.kind) else {
-            bail!("the manager did not begin with a welcome");
-        };
+        let first = timeout(WELCOME, incoming.message()).await.context("no word in time")??;
+        let first = first.context("the manager closed the session")?;
         self.state.send_replace(SessionState { connected: true, error: String::new() });
         self.crew.reports.resend();
-        let period = Duration::from_millis(welcome.heartbeat_period_ms.max(100).into());
+        let (tell_period, period) = watch::channel(FIRST_BEAT);
         tokio::select! {
-            result = self.receive(&mut incoming, &channel) => result,
+            result = self.receive(first, &mut incoming, &channel, &tell_period) => result,
             result = self.send(&tx, period) => result,
         }
     }
 
-    async fn send(&self, tx: &mpsc::Sender<AgentMessage>, period: Duration) -> Result<()> {
-        let mut beat = interval(period);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async fn send(
+        &self,
+        tx: &mpsc::Sender<AgentMessage>,
+        mut period: watch::Receiver<Duration>,
+    ) -> Result<()> {
+        let every = |period: Duration| {
+            let mut beat = interval(period);
+            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            beat
+        };
+        let mut beat = every(*period.borrow_and_update());
         let mut applied = self.crew.plane.applied();
         applied.mark_changed();
         loop {
             let kind = tokio::select! {
                 _ = beat.tick() => agent_message::Kind::Heartbeat(Heartbeat {}),
+                changed = period.changed() => {
+                    changed?;
+                    beat = every(*period.borrow_and_update());
+                    continue;
+                }
                 changed = applied.changed() => {
                     changed?;
                     let generation = *applied.borrow_and_update();
@@ -129,11 +144,14 @@ impl Session {
 
     async fn receive(
         &self,
+        first: ManagerMessage,
         incoming: &mut Streaming<ManagerMessage>,
         channel: &Channel,
+        period: &watch::Sender<Duration>,
     ) -> Result<()> {
         let mut subscriptions = Subscriptions::default();
-        while let Some(message) = incoming.message().await? {
+        let mut next = Some(first);
+        while let Some(message) = next {
             match message.kind {
                 Some(Kind::Assignment(a)) => {
                     let assignment: NodeAssignment = serde_json::from_slice(&a.assignment)
@@ -146,22 +164,27 @@ impl Session {
                 Some(Kind::Subscribe(subscription)) => {
                     if subscriptions.0.len() >= MAX_SUBSCRIPTIONS {
                         tracing::warn!("too many log subscriptions; one more is not served");
-                        continue;
+                    } else {
+                        let id = subscription.id.clone();
+                        let publish =
+                            logs::publish(Arc::clone(&self.crew), channel.clone(), subscription);
+                        let (publish, handle) = futures_util::future::abortable(publish);
+                        tokio::spawn(publish);
+                        subscriptions.0.insert(id, handle);
                     }
-                    let id = subscription.id.clone();
-                    let publish =
-                        logs::publish(Arc::clone(&self.crew), channel.clone(), subscription);
-                    let (publish, handle) = futures_util::future::abortable(publish);
-                    tokio::spawn(publish);
-                    subscriptions.0.insert(id, handle);
                 }
                 Some(Kind::Unsubscribe(gone)) => {
                     if let Some(handle) = subscriptions.0.remove(&gone.id) {
                         handle.abort();
                     }
                 }
-                Some(Kind::Welcome(_)) | None => {}
+                Some(Kind::Welcome(welcome)) => {
+                    let told = Duration::from_millis(welcome.heartbeat_period_ms.into());
+                    period.send_replace(told.clamp(SHORTEST_BEAT, LONGEST_BEAT));
+                }
+                None => {}
             }
+            next = incoming.message().await?;
         }
         bail!("the manager closed the session")
     }

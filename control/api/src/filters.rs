@@ -64,11 +64,7 @@ impl Filters {
     }
 
     /// Whether all labels asked for (`name` or `name=value`) are there.
-    pub(crate) fn labels<'a>(
-        &self,
-        key: &str,
-        lookup: impl Fn(&str) -> Option<&'a str>,
-    ) -> bool {
+    pub(crate) fn labels<'a>(&self, key: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.values(key).all(|wanted| match wanted.split_once('=') {
             Some((name, value)) => lookup(name) == Some(value),
             None => lookup(wanted).is_some(),

@@ -19,6 +19,8 @@ mod routes;
 mod seam;
 mod server;
 mod stream;
+#[cfg(feature = "testing")]
+pub mod testserver;
 mod times;
 
 pub use context::{ApiContext, EngineInfo};

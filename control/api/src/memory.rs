@@ -218,8 +218,8 @@ impl Inner {
         let mut changes = Vec::new();
         let mut kept = Vec::new();
         for task in self.state.tasks_of_service(id).cloned().collect::<Vec<_>>() {
-            let wanted = task.slot <= service.replicas()
-                && task.spec_version == service.spec_version;
+            let wanted =
+                task.slot <= service.replicas() && task.spec_version == service.spec_version;
             match (wanted, task.status.state.is_terminal()) {
                 (true, false) => kept.push(task.slot),
                 (false, false) => {
@@ -236,8 +236,11 @@ impl Inner {
             let id = self.id("task");
             let addresses = networks.iter().map(|n| self.address(n, Vec::new())).collect();
             let mut status = status(TaskState::Running, "started");
-            status.container =
-                Some(ContainerStatus { id: format!("{:064x}", self.next), pid: 1, exit_code: None });
+            status.container = Some(ContainerStatus {
+                id: format!("{:064x}", self.next),
+                pid: 1,
+                exit_code: None,
+            });
             changes.push(Change::Put(Object::Task(Task {
                 name: format!("{}.{slot}.{id}", service.name()),
                 id,
@@ -420,7 +423,9 @@ impl Swarm for MemorySwarm {
         if node.status.state != NodeState::Down && !force {
             return Err(ControlError::new(
                 ErrorKind::FailedPrecondition,
-                format!("rpc error: code = FailedPrecondition desc = node {id} is not down and can't be removed"),
+                format!(
+                    "rpc error: code = FailedPrecondition desc = node {id} is not down and can't be removed"
+                ),
             ));
         }
         inner.apply(vec![Change::Delete(ObjectKind::Node, id.to_owned())])
@@ -485,8 +490,7 @@ impl Swarm for MemorySwarm {
     async fn remove_service(&self, id: &str) -> Result<(), ControlError> {
         let mut inner = self.manager()?;
         let tasks = inner.state.tasks_of_service(id).map(|t| t.id.clone());
-        let mut changes: Vec<Change> =
-            tasks.map(|t| Change::Delete(ObjectKind::Task, t)).collect();
+        let mut changes: Vec<Change> = tasks.map(|t| Change::Delete(ObjectKind::Task, t)).collect();
         changes.push(Change::Delete(ObjectKind::Service, id.to_owned()));
         inner.apply(changes)
     }
@@ -505,13 +509,16 @@ impl Swarm for MemorySwarm {
     async fn remove_network(&self, id: &str) -> Result<(), ControlError> {
         let mut inner = self.manager()?;
         let users = inner.state.services.values();
-        let user = users.clone().find(|s| {
-            s.endpoint.iter().flat_map(|e| &e.vips).any(|v| v.network_id == id)
-        });
+        let user = users
+            .clone()
+            .find(|s| s.endpoint.iter().flat_map(|e| &e.vips).any(|v| v.network_id == id));
         if let Some(user) = user {
             return Err(ControlError::new(
                 ErrorKind::FailedPrecondition,
-                format!("rpc error: code = FailedPrecondition desc = network {id} is in use by service {}", user.id),
+                format!(
+                    "rpc error: code = FailedPrecondition desc = network {id} is in use by service {}",
+                    user.id
+                ),
             ));
         }
         inner.apply(vec![Change::Delete(ObjectKind::Network, id.to_owned())])
@@ -533,8 +540,12 @@ impl Swarm for MemorySwarm {
                         node_id: task.node_id.clone().unwrap_or_default(),
                         stderr,
                         time: task.status.since,
-                        line: format!("{} of slot {}\n", if stderr { "err" } else { "out" }, task.slot)
-                            .into_bytes(),
+                        line: format!(
+                            "{} of slot {}\n",
+                            if stderr { "err" } else { "out" },
+                            task.slot
+                        )
+                        .into_bytes(),
                     });
                 }
             }

@@ -11,8 +11,8 @@ pub(crate) fn rfc3339(t: Timestamp) -> String {
     if t.0 == 0 {
         return ZERO.to_owned();
     }
-    let text = DateTime::<Utc>::from_timestamp_nanos(t.0)
-        .to_rfc3339_opts(SecondsFormat::Nanos, true);
+    let text =
+        DateTime::<Utc>::from_timestamp_nanos(t.0).to_rfc3339_opts(SecondsFormat::Nanos, true);
     let bare = text.trim_end_matches('Z').trim_end_matches('0').trim_end_matches('.');
     format!("{bare}Z")
 }

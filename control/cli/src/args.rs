@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Args, Clone, Debug, Default)]
 pub struct Connection {
     /// Daemon socket to connect to [default: $SHOAL_HOST, $DOCKER_HOST, unix:///run/shoal/shoal.sock]
-    #[arg(short = 'H', long, global = true, value_name = "HOST")]
+    #[arg(short = 'H', long, value_name = "HOST")]
     pub host: Option<String>,
 }
 
@@ -397,9 +397,6 @@ pub struct ServiceCreate {
     /// Drop Linux capabilities
     #[arg(long)]
     pub cap_drop: Vec<String>,
-    /// Set one or more custom host-to-IP mappings (host:ip)
-    #[arg(long)]
-    pub host_entry: Vec<String>,
     /// The rest.
     #[command(flatten)]
     pub settings: ServiceSettings,

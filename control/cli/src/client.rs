@@ -64,8 +64,12 @@ impl Client {
         let fail = |reason: String| CliError::Connect { host: self.host.clone(), reason };
         let io = |e: std::io::Error| fail(e.to_string());
         match &self.target {
-            Target::Unix(path) => exchange(UnixStream::connect(path).await.map_err(io)?, request).await,
-            Target::Tcp(addr) => exchange(TcpStream::connect(addr).await.map_err(io)?, request).await,
+            Target::Unix(path) => {
+                exchange(UnixStream::connect(path).await.map_err(io)?, request).await
+            }
+            Target::Tcp(addr) => {
+                exchange(TcpStream::connect(addr).await.map_err(io)?, request).await
+            }
         }
         .map_err(|e| fail(e.to_string()))
     }
@@ -202,7 +206,7 @@ mod tests {
     #[test]
     fn hosts_are_sockets_or_addresses() {
         let target = |host: &str| Client::new(Some(host.to_owned())).map(|c| c.target);
-        assert!(matches!(target("unix:///x.sock"), Ok(Target::Unix(p)) if p == PathBuf::from("/x.sock")));
+        assert!(matches!(target("unix:///x.sock"), Ok(Target::Unix(p)) if p == *"/x.sock"));
         assert!(matches!(target("tcp://h"), Ok(Target::Tcp(a)) if a == "h:2375"));
         assert!(matches!(target("tcp://h:1"), Ok(Target::Tcp(a)) if a == "h:1"));
         for bad in ["/x.sock", "ssh://h", "unix://"] {

@@ -5,12 +5,11 @@
 pub(crate) enum CliError {
     /// The daemon refused.
     #[error("Error response from daemon: {message}")]
-    Daemon {
-        status: u16,
-        message: String,
-    },
+    Daemon { status: u16, message: String },
     /// The daemon cannot be reached.
-    #[error("Cannot connect to the Shoal daemon at {host}. Is the shoal daemon running? ({reason})")]
+    #[error(
+        "Cannot connect to the Shoal daemon at {host}. Is the shoal daemon running? ({reason})"
+    )]
     Connect { host: String, reason: String },
     /// The command makes no sense.
     #[error("{0}")]

@@ -58,7 +58,13 @@ pub(crate) fn size(bytes: i64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let decimals = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let decimals = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     let text = format!("{value:.decimals$}");
     let text = match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.'),
@@ -82,7 +88,8 @@ pub(crate) fn binary_size(bytes: i64) -> String {
 
 /// Reads bytes with an optional binary unit: `64m`, `1.5GB`.
 pub(crate) fn parse_size(text: &str) -> Result<i64, String> {
-    let bad = || format!("invalid size: {text:?}: give bytes with an optional unit b, k, m, g or t");
+    let bad =
+        || format!("invalid size: {text:?}: give bytes with an optional unit b, k, m, g or t");
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
     let number: f64 = lower[..digits].parse().map_err(|_| bad())?;

@@ -20,6 +20,8 @@ mod ports;
 mod restart;
 mod scheduler;
 mod spec;
+#[cfg(test)]
+mod storm;
 mod subnets;
 mod tally;
 #[cfg(test)]

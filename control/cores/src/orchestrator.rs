@@ -72,6 +72,10 @@ impl Plan<'_> {
         for task in state.tasks_of_service(&service.id) {
             match task.desired {
                 TaskState::Remove => self.remove(task),
+                TaskState::Shutdown if self.is_orphan(task) => {
+                    self.retire(task);
+                    slots.entry(task.slot).or_default().push(task);
+                }
                 _ => slots.entry(task.slot).or_default().push(task),
             }
         }
@@ -202,10 +206,10 @@ impl Plan<'_> {
         if task.node_id.is_none() {
             return self.delete(task);
         }
-        let (orphaned, now) = (self.node_of(task).is_none(), self.now);
+        let (orphaned, now) = (self.is_orphan(task), self.now);
         self.change(task, |t| {
             t.desired = TaskState::Shutdown;
-            if orphaned && !t.status.state.is_terminal() {
+            if orphaned {
                 t.status.state = TaskState::Orphaned;
                 t.status.since = now;
                 t.status.message = "node removed".to_owned();
@@ -243,6 +247,11 @@ impl Plan<'_> {
             && self.node_of(task).is_none_or(|n| {
                 n.status.state == NodeState::Down || n.availability == Availability::Drain
             })
+    }
+
+    /// Whether nobody is left to say how the task ended.
+    fn is_orphan(&self, task: &Task) -> bool {
+        task.node_id.is_some() && self.node_of(task).is_none() && !task.status.state.is_terminal()
     }
 
     fn restart_at(&self, dead: &Task) -> Timestamp {

@@ -68,12 +68,22 @@ impl Manager {
         let listener = listen(config.listen).await?;
         let new = cluster::create(&config, request)?;
         let node_id = new.certificate.identity().node_id.clone();
-        let store = Store::bootstrap(StoreConfig::new(config.store_dir(), node_id)).await?;
-        if let Err(error) = store.propose(new.changes).await {
-            store.shutdown().await;
-            return Err(error.into());
+        let dir = config.store_dir();
+        let store = Store::bootstrap(StoreConfig::new(dir.clone(), node_id)).await?;
+        let made = match store.propose(new.changes).await {
+            Ok(_) => Manager::run(config, listener, store, new.certificate).await,
+            Err(error) => {
+                store.shutdown().await;
+                Err(error.into())
+            }
+        };
+        if made.is_err() {
+            // Half a cluster would be in the way of the next attempt.
+            if let Err(error) = std::fs::remove_dir_all(&dir) {
+                tracing::error!(dir = %dir.display(), %error, "cannot remove the store");
+            }
         }
-        Manager::run(config, listener, store, new.certificate).await
+        made
     }
 
     /// Starts the manager of a cluster that is there already. Every node counts as unknown until it
@@ -114,10 +124,12 @@ impl Manager {
         store: Store,
         certificate: NodeCertificate,
     ) -> Result<Manager, ManagerError> {
-        match Inner::build(&config, &listener, store.clone(), certificate) {
-            Ok((inner, reports)) => {
+        let tls = server_config(&certificate);
+        let built = Inner::build(&config, &listener, store.clone(), certificate);
+        match built.and_then(|built| Ok((built, tls?))) {
+            Ok(((inner, reports), tls)) => {
                 let manager = Manager(Arc::new(inner));
-                manager.start(listener, reports)?;
+                manager.start(listener, tls, reports);
                 Ok(manager)
             }
             Err(error) => {
@@ -130,11 +142,10 @@ impl Manager {
     fn start(
         &self,
         listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
         reports: statuses::Receiver,
-    ) -> Result<(), ManagerError> {
+    ) {
         let inner = &self.0;
-        let tls = server_config(&inner.certificate)?;
-        // An assignment may be larger than what gRPC allows by default; requests are not.
         let routes = Routes::new(CertificatesServer::new(CertificatesService(inner.clone())))
             .add_service(DispatcherServer::new(DispatcherService(inner.clone())));
         let stop = inner.stop.clone();
@@ -147,7 +158,6 @@ impl Manager {
         inner.tasks.spawn(reconciler::run(inner.store.clone(), inner.stop.clone()));
         inner.tasks.spawn(statuses::run(inner.clone(), reports));
         inner.tasks.spawn(watchdog::run(inner.clone()));
-        Ok(())
     }
 
     /// The cluster's state and changes.

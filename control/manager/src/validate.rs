@@ -277,7 +277,7 @@ fn rollback(config: Option<&docker::ServiceSpecRollbackConfig>) -> Verdict {
         ServiceSpecRollbackConfigFailureActionEnum as Action,
         ServiceSpecRollbackConfigOrderEnum as Order,
     };
-    let default = [0, 1].contains(&config.parallelism.unwrap_or(1))
+    let default = config.parallelism.unwrap_or(1) == 1
         && config.delay.unwrap_or(0) == 0
         && [0, MONITOR].contains(&config.monitor.unwrap_or(0))
         && config.max_failure_ratio.unwrap_or(0.0) == 0.0

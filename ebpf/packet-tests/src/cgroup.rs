@@ -13,8 +13,14 @@ use crate::{Tables, ip, isolated, system};
 /// Set in the process a socket test really runs in: its control group.
 const VARIABLE: &str = "SHOAL_TEST_CGROUP";
 const ADDRESS_PROGRAMS: [&str; 8] = [
-    "vip_connect4", "vip_connect6", "vip_sendmsg4", "vip_sendmsg6", "vip_recvmsg4",
-    "vip_recvmsg6", "vip_getpeername4", "vip_getpeername6",
+    "vip_connect4",
+    "vip_connect6",
+    "vip_sendmsg4",
+    "vip_sendmsg6",
+    "vip_recvmsg4",
+    "vip_recvmsg6",
+    "vip_getpeername4",
+    "vip_getpeername6",
 ];
 
 /// The programs at work on this process.
@@ -61,8 +67,12 @@ impl Cgroup {
             program.load().unwrap_or_else(|error| panic!("{name}: {error}"));
             program.attach(&file, CgroupAttachMode::Single).expect("attached");
         }
-        let program: &mut CgroupSock =
-            tables.object.program_mut("vip_release").expect("a program").try_into().expect("its type");
+        let program: &mut CgroupSock = tables
+            .object
+            .program_mut("vip_release")
+            .expect("a program")
+            .try_into()
+            .expect("its type");
         program.load().unwrap_or_else(|error| panic!("vip_release: {error}"));
         program.attach(&file, CgroupAttachMode::Single).expect("attached");
         fs::write(group.join("cgroup.procs"), process::id().to_string()).expect("moved there");
@@ -71,6 +81,7 @@ impl Cgroup {
                 // Backends listen on addresses of the loopback device.
                 let nodad = if family == crate::Family::V6 { " nodad" } else { "" };
                 ip(&format!("address add {} dev lo{nodad}", family.app(host)));
+                system::wait_for_address(family.app(host));
             }
         }
         Cgroup { tables, cookie: system::netns_cookie() }

@@ -248,12 +248,14 @@ impl Frame {
             assert_eq!(bytes[0], 0x45, "IPv4 options");
             assert_eq!(checksum(&bytes[..20]), 0, "checksum of the IPv4 header");
             let length = usize::from(u16::from_be_bytes([bytes[2], bytes[3]]));
-            let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&bytes[at..at + 4]).expect("4"));
+            let address =
+                |at: usize| IpAddr::from(<[u8; 4]>::try_from(&bytes[at..at + 4]).expect("4"));
             (address(12), address(16), bytes[9], &bytes[20..length])
         } else {
             let length = usize::from(u16::from_be_bytes([bytes[4], bytes[5]]));
-            let address =
-                |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[at..at + 16]).expect("16")).into();
+            let address = |at: usize| {
+                Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[at..at + 16]).expect("16")).into()
+            };
             (address(8), address(24), bytes[6], &bytes[40..40 + length])
         };
         let word = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);

@@ -27,4 +27,4 @@ pub use frame::{ACK, FIN, Frame, Kind, SYN};
 pub use namespace::{Namespace, ip, isolated};
 pub use node::{Node, Port};
 pub use object::load;
-pub use tables::{Tables, local_mac, host_mac};
+pub use tables::{Tables, host_mac, local_mac};

@@ -40,7 +40,7 @@ pub struct Node {
     /// Host side of the second container's veth.
     pub b: u32,
     sockets: [OwnedFd; 4],
-    _namespaces: [Namespace; 3],
+    namespaces: [Namespace; 3],
 }
 
 impl Node {
@@ -62,8 +62,8 @@ impl Node {
     pub fn new() -> Node {
         let namespaces = [Namespace::new(), Namespace::new(), Namespace::new()];
         let [a, b, outside] = &namespaces;
-        let (a_index, a_socket) = link("a", a);
-        let (b_index, b_socket) = link("b", b);
+        let (a_index, a_socket) = link("task-a", a);
+        let (b_index, b_socket) = link("task-b", b);
         let (uplink, outside_socket) = link("uplink", outside);
         let tunnel = system::tun("shoal0").expect("a TUN device");
         ip("link set shoal0 mtu 1420 up");
@@ -74,13 +74,14 @@ impl Node {
             };
             let nodad = if family == Family::V6 { " nodad" } else { "" };
             ip(&format!("address add {node}/{bits} dev uplink{nodad}"));
+            system::wait_for_address(node);
             let mac = text(local_mac(uplink));
             ip(&format!("neighbour add {host} lladdr {mac} dev uplink nud permanent"));
         }
         let mut tables = Tables::new();
         tables.config(Node::overlay(), system::ifindex("shoal0"), uplink);
         for (program, interfaces) in [
-            ("from_container", &["a", "b"][..]),
+            ("from_container", &["task-a", "task-b"][..]),
             ("from_overlay", &["shoal0"]),
             ("from_uplink", &["uplink"]),
         ] {
@@ -92,7 +93,7 @@ impl Node {
             }
         }
         let sockets = [a_socket, b_socket, outside_socket, tunnel];
-        Node { tables, a: a_index, b: b_index, sockets, _namespaces: namespaces }
+        Node { tables, a: a_index, b: b_index, sockets, namespaces }
     }
 
     /// Sends a packet and expects it to come out at exactly one place, once.
@@ -119,6 +120,41 @@ impl Node {
         let seen = self.watch(QUIET, usize::MAX);
         assert!(seen.is_empty(), "sent {frame:?} at {from:?}, seen {seen:?}");
         assert_eq!(self.tables.dropped(reason), before + 1, "not counted as {reason:?}");
+    }
+
+    /// Gives a container or the outside host an address of its own and the way to everything else,
+    /// so that its kernel's stack takes part.
+    pub fn configure(&self, port: Port, address: IpAddr, gateway: IpAddr) {
+        let mac = text(match port {
+            Port::ContainerA => host_mac(self.a),
+            Port::ContainerB => host_mac(self.b),
+            _ => host_mac(system::ifindex("uplink")),
+        });
+        self.run(port, move || {
+            let (bits, nodad) = if address.is_ipv4() { (32, "") } else { (128, " nodad") };
+            for scope in ["all", "default", "eth0"] {
+                // Absent where the kernel has no IPv6.
+                let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "0");
+            }
+            ip(&format!("address add {address}/{bits} dev eth0{nodad}"));
+            system::wait_for_address(address);
+            ip(&format!("route add {gateway}/{bits} dev eth0"));
+            ip(&format!("route add default via {gateway} dev eth0"));
+            ip(&format!("neighbour add {gateway} lladdr {mac} dev eth0 nud permanent"));
+        });
+    }
+
+    /// Runs a function in a container or on the outside host.
+    ///
+    /// # Panics
+    ///
+    /// When the function does, and for the tunnel, which is no host.
+    pub fn run<T: Send + 'static>(
+        &self,
+        port: Port,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.namespaces[port as usize].run(job)
     }
 
     fn send(&self, from: Port, frame: &Frame) {

@@ -5,8 +5,9 @@ use std::{
     fs::{File, OpenOptions},
     io::{Error, Result},
     mem::size_of,
+    net::{IpAddr, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Moves the calling thread into a new network namespace.
@@ -17,7 +18,11 @@ use std::{
 pub(crate) fn new_network_namespace() {
     // SAFETY: no memory involved; only this thread is moved.
     let refused = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-    assert!(refused == 0, "cannot make a network namespace (CAP_SYS_ADMIN?): {}", Error::last_os_error());
+    assert!(
+        refused == 0,
+        "cannot make a network namespace (CAP_SYS_ADMIN?): {}",
+        Error::last_os_error()
+    );
 }
 
 /// The kernel's id of the calling thread.
@@ -45,7 +50,7 @@ pub(crate) fn ifindex(name: &str) -> u32 {
 ///
 /// Before Linux 5.14.
 pub(crate) fn netns_cookie() -> u64 {
-    let socket = std::net::UdpSocket::bind("[::]:0").expect("a socket");
+    let socket = UdpSocket::bind("[::]:0").expect("a socket");
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the buffer is as long as said.
@@ -60,6 +65,26 @@ pub(crate) fn netns_cookie() -> u64 {
     };
     assert!(refused == 0, "SO_NETNS_COOKIE: {}", Error::last_os_error());
     cookie
+}
+
+/// Waits until one of the host's own addresses takes packets: the kernel finishes an IPv6 one in the
+/// background, and until then the host answers "unreachable" to itself.
+///
+/// # Panics
+///
+/// When it never does.
+pub(crate) fn wait_for_address(address: IpAddr) {
+    let end = Instant::now() + Duration::from_secs(5);
+    let reached = || -> Result<()> {
+        let socket = UdpSocket::bind((address, 0))?;
+        socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+        socket.send_to(b"?", socket.local_addr()?)?;
+        socket.recv(&mut [0]).map(|_| ())
+    };
+    while let Err(error) = reached() {
+        assert!(Instant::now() < end, "{address} takes no packets: {error}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A socket for whole frames of one interface of the calling thread's namespace.
@@ -127,7 +152,11 @@ pub(crate) fn readable(fds: &[RawFd], timeout: Duration) -> Vec<usize> {
         fds.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
     // SAFETY: the array is as long as said.
     unsafe { libc::poll(set.as_mut_ptr(), set.len() as _, timeout.as_millis() as i32) };
-    set.iter().enumerate().filter(|(_, fd)| fd.revents & libc::POLLIN != 0).map(|(i, _)| i).collect()
+    set.iter()
+        .enumerate()
+        .filter(|(_, fd)| fd.revents & libc::POLLIN != 0)
+        .map(|(i, _)| i)
+        .collect()
 }
 
 /// Reads one frame, if there is one.

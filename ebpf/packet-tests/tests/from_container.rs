@@ -218,7 +218,8 @@ fn fragment(mut bytes: Vec<u8>) -> Vec<u8> {
     // More fragments follow; the header's checksum drops by as much as the field grows.
     let field = u16::from_be_bytes([bytes[20], bytes[21]]);
     bytes[20..22].copy_from_slice(&0x2000_u16.to_be_bytes());
-    let sum = u32::from(u16::from_be_bytes([bytes[24], bytes[25]])) + u32::from(field) + 0xffff - 0x2000;
+    let sum =
+        u32::from(u16::from_be_bytes([bytes[24], bytes[25]])) + u32::from(field) + 0xffff - 0x2000;
     let sum = (sum & 0xffff) + (sum >> 16);
     bytes[24..26].copy_from_slice(&(sum as u16).to_be_bytes());
     bytes

@@ -38,7 +38,7 @@ fn bench(family: Family, tasks: &[u32]) -> Bench {
 }
 
 fn total(bench: &mut Bench) -> u64 {
-    [7, 8, 9].map(|task| bench.tables.stats(task).unwrap().connections).iter().sum()
+    [7, 8, 9].map(|task| bench.tables.stats(task).expect("statistics").connections).iter().sum()
 }
 
 in_both_families! {

@@ -19,9 +19,18 @@ fn every_program_is_accepted_by_the_verifier() {
     assert_eq!(
         names,
         [
-            "from_container", "from_overlay", "from_uplink", "vip_connect4", "vip_connect6",
-            "vip_getpeername4", "vip_getpeername6", "vip_recvmsg4", "vip_recvmsg6", "vip_release",
-            "vip_sendmsg4", "vip_sendmsg6",
+            "from_container",
+            "from_overlay",
+            "from_uplink",
+            "vip_connect4",
+            "vip_connect6",
+            "vip_getpeername4",
+            "vip_getpeername6",
+            "vip_recvmsg4",
+            "vip_recvmsg6",
+            "vip_release",
+            "vip_sendmsg4",
+            "vip_sendmsg6",
         ]
     );
 }

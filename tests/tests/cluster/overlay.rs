@@ -13,7 +13,7 @@ fn no_plain_byte_of_a_container_crosses_the_wire() {
     let network = cluster.network_id("wire-app").unwrap();
     let remote = web.iter().find(|task| task.node != probe.node).expect("three tasks, three nodes");
     let address = remote.address_on(&network).unwrap();
-    let script = format!("wget -q -T 5 -O - http://{address}/");
+    let script = format!("timeout 5 wget -q -O - http://{address}/");
     wait_for("an answer", patiently(), || cluster.exec(&probe, &script)?.ok()).unwrap();
     let capture = cluster.capture().unwrap();
     let page = cluster.exec(&probe, &script).unwrap().ok().unwrap();
@@ -32,7 +32,7 @@ fn nothing_is_interrupted_while_every_daemon_restarts() {
     scene.network("calm-app", &[]);
     let probe = scene.probe("calm-probe", "calm-app");
     let before = scene.service("calm-web", 3, &["--network", "calm-app"], &[]);
-    let ask = "wget -q -T 5 -O /dev/null http://calm-web/";
+    let ask = "timeout 5 wget -q -O /dev/null http://calm-web/";
     wait_for("an answer", patiently(), || cluster.exec(&probe, ask)?.ok()).unwrap();
     // A loop in the container itself: `docker exec` would need the daemon.
     let script = format!(

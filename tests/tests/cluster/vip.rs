@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// How often each task answers this many requests in a row.
 fn spread(scene: &Scene<'_>, probe: &RunningTask, url: &str, count: usize) -> Vec<usize> {
     let script =
-        format!("i=0; while [ $i -lt {count} ]; do wget -q -T 5 -O - {url}; i=$((i+1)); done");
+        format!("i=0; while [ $i -lt {count} ]; do timeout 5 wget -q -O - {url}; i=$((i+1)); done");
     let pages = scene.cluster.exec(probe, &script).unwrap().ok().unwrap();
     let mut tasks: BTreeMap<String, usize> = BTreeMap::new();
     for line in pages.lines() {
@@ -63,7 +63,7 @@ fn a_container_on_another_network_gets_neither_name_nor_packet() {
     let friend = scene.probe("vip-mine-probe", "vip-mine");
     let stranger = scene.probe("vip-theirs-probe", "vip-theirs");
     let ask = |from, address| {
-        let script = format!("wget -q -T 2 -O - http://{address}/");
+        let script = format!("timeout 2 wget -q -O - http://{address}/");
         cluster.exec(from, &script).unwrap()
     };
     let mine = cluster.network_id("vip-mine").unwrap();
@@ -93,7 +93,7 @@ fn a_vip_works_over_ipv6_where_the_network_has_it() {
         found.into_iter().find(|a| a.is_ipv6()).ok_or_else(|| anyhow::anyhow!("{}", lookup()))
     })
     .unwrap();
-    let script = format!("wget -q -T 5 -O - 'http://[{vip}]/'");
+    let script = format!("timeout 5 wget -q -O - 'http://[{vip}]/'");
     let page = wait_for("an answer over IPv6", patiently(), || cluster.exec(&probe, &script)?.ok());
     assert!(Page::parse(&page.unwrap()).unwrap().client.is_ipv6());
 }

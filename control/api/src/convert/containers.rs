@@ -16,7 +16,11 @@ pub(crate) fn state_word(container: &ContainerInfo) -> &'static str {
 }
 
 /// A container as `GET /containers/json` lists it.
-pub(crate) fn summary(c: &ContainerInfo, networks: &Map<String, Value>, now: DateTime<Utc>) -> Value {
+pub(crate) fn summary(
+    c: &ContainerInfo,
+    networks: &Map<String, Value>,
+    now: DateTime<Utc>,
+) -> Value {
     json!({
         "Id": c.id,
         "Names": [format!("/{}", c.name)],
@@ -167,9 +171,12 @@ mod tests {
 
     #[test]
     fn spans_have_docker_s_words() {
-        for (seconds, text) in
-            [(0, "Less than a second"), (61, "About a minute"), (7200, "2 hours"), (172_800, "2 days")]
-        {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (61, "About a minute"),
+            (7200, "2 hours"),
+            (172_800, "2 days"),
+        ] {
             assert_eq!(words(Duration::from_secs(seconds)), text);
         }
     }

@@ -7,11 +7,25 @@ pub(crate) mod services;
 pub(crate) mod swarm;
 pub(crate) mod tasks;
 
+use serde_json::Value;
 use shoal_model::{Meta, docker};
 
-/// A model as JSON. Keys come out sorted, so that the same state always reads the same.
-fn value(model: &impl serde::Serialize) -> serde_json::Value {
-    serde_json::to_value(model).expect("models have string keys only")
+/// A model as JSON. Keys come out sorted, so that the same state always reads the same; whole floats
+/// are written as Go writes them (`0`, not `0.0`).
+fn value(model: &impl serde::Serialize) -> Value {
+    go_numbers(serde_json::to_value(model).expect("models have string keys only"))
+}
+
+fn go_numbers(value: Value) -> Value {
+    match value {
+        Value::Number(n) => match n.as_f64() {
+            Some(f) if n.is_f64() && f.fract() == 0.0 && f.abs() < 1e15 => (f as i64).into(),
+            _ => Value::Number(n),
+        },
+        Value::Array(items) => items.into_iter().map(go_numbers).collect(),
+        Value::Object(map) => map.into_iter().map(|(k, v)| (k, go_numbers(v))).collect(),
+        other => other,
+    }
 }
 
 fn version(meta: &Meta) -> Option<docker::ObjectVersion> {

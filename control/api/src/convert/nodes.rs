@@ -19,8 +19,9 @@ pub(crate) fn node(state: &State, node: &Node, leader: Option<&str>) -> Value {
         }),
         engine: Some(docker::EngineDescription {
             engine_version: Some(d.engine_version.clone()),
-            labels: Some(d.engine_labels.clone().into_iter().collect()),
-            plugins: Some(Vec::new()),
+            labels: (!d.engine_labels.is_empty())
+                .then(|| d.engine_labels.clone().into_iter().collect()),
+            plugins: None,
         }),
         tls_info: state.cluster.as_ref().map(tls_info),
     });
@@ -34,7 +35,7 @@ pub(crate) fn node(state: &State, node: &Node, leader: Option<&str>) -> Value {
         description: Some(description.unwrap_or_default()),
         status: Some(docker::NodeStatus {
             state: Some(node_state(node.status.state)),
-            message: Some(node.status.message.clone()),
+            message: Some(node.status.message.clone()).filter(|m| !m.is_empty()),
             addr: Some(node.status.addr.clone()),
         }),
         manager_status: manager_status(node, leader),

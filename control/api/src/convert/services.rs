@@ -67,7 +67,7 @@ fn insert_defaults(spec: &mut docker::ServiceSpec) {
     restart.max_attempts.get_or_insert(0);
     let endpoint = spec.endpoint_spec.get_or_insert_default();
     endpoint.mode.get_or_insert(docker::EndpointSpecModeEnum::VIP);
-    spec.update_config.get_or_insert_with(|| docker::ServiceSpecUpdateConfig {
+    spec.update_config.get_or_insert(docker::ServiceSpecUpdateConfig {
         parallelism: Some(1),
         failure_action: Some(docker::ServiceSpecUpdateConfigFailureActionEnum::PAUSE),
         monitor: Some(5 * SECOND),
@@ -75,7 +75,7 @@ fn insert_defaults(spec: &mut docker::ServiceSpec) {
         order: Some(docker::ServiceSpecUpdateConfigOrderEnum::STOP_FIRST),
         delay: None,
     });
-    spec.rollback_config.get_or_insert_with(|| docker::ServiceSpecRollbackConfig {
+    spec.rollback_config.get_or_insert(docker::ServiceSpecRollbackConfig {
         parallelism: Some(1),
         failure_action: Some(docker::ServiceSpecRollbackConfigFailureActionEnum::PAUSE),
         monitor: Some(5 * SECOND),

@@ -26,8 +26,7 @@ pub(crate) fn task(state: &State, task: &Task) -> Value {
         desired_state: Some(task_state(task.desired)),
         job_iteration: None,
     });
-    let attachments: Vec<Value> =
-        task.networks.iter().map(|a| attachment(state, a)).collect();
+    let attachments: Vec<Value> = task.networks.iter().map(|a| attachment(state, a)).collect();
     if !attachments.is_empty() {
         out["NetworksAttachments"] = attachments.into();
     }
@@ -51,8 +50,7 @@ fn status(status: &TaskStatus) -> docker::TaskStatus {
 
 fn attachment(state: &State, addresses: &NetAddresses) -> Value {
     let network = state.networks.get(&addresses.network_id);
-    let mut list =
-        vec![format!("{}/{}", addresses.v4, network.map_or(32, |n| n.subnet.prefix()))];
+    let mut list = vec![format!("{}/{}", addresses.v4, network.map_or(32, |n| n.subnet.prefix()))];
     if let Some(v6) = addresses.v6 {
         let length = network.and_then(|n| n.subnet6).map_or(128, |s| s.prefix());
         list.push(format!("{v6}/{length}"));

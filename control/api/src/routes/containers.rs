@@ -64,7 +64,8 @@ async fn list(State(ctx): State<ApiContext>, params: Params) -> Answer {
     }
     let limit = params.number::<i64>("limit")?.and_then(|n| usize::try_from(n).ok());
     let limit = limit.filter(|n| *n > 0);
-    let all = params.flag("all") || limit.is_some() || filters.has("status") || filters.has("exited");
+    let all =
+        params.flag("all") || limit.is_some() || filters.has("status") || filters.has("exited");
     let mut containers = ctx.runtime.list();
     containers.retain(|c| (all || c.state == ContainerState::Running) && matches(&filters, c));
     containers.sort_by_key(|c| std::cmp::Reverse(c.created));
@@ -126,7 +127,11 @@ async fn logs(State(ctx): State<ApiContext>, Path(id): Path<String>, params: Par
         Ok(entry) => {
             let at = Timestamp(entry.time.timestamp_nanos_opt().unwrap_or(0));
             let text = prefix.put(at, details, &entry.line);
-            if tty { Bytes::from(text) } else { stream::frame(entry.stream == Stream::Stderr, &text) }
+            if tty {
+                Bytes::from(text)
+            } else {
+                stream::frame(entry.stream == Stream::Stderr, &text)
+            }
         }
         Err(e) => stream::error_frame(&e.to_string()),
     });
@@ -145,11 +150,10 @@ async fn stop(State(ctx): State<ApiContext>, Path(id): Path<String>, params: Par
     if ctx.runtime.inspect(&id)?.state != ContainerState::Running {
         return Ok(StatusCode::NOT_MODIFIED.into_response());
     }
-    let grace = match params.number::<i64>("t")? {
+    let grace = params.number::<i64>("t")?.map(|seconds| {
         // Docker waits without end for a negative number; a year is as long.
-        Some(n) => Some(Duration::from_secs(u64::try_from(n).unwrap_or(365 * 86_400))),
-        None => None,
-    };
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(365 * 86_400))
+    });
     ctx.runtime.stop(&id, grace).await?;
     Ok(no_content())
 }
@@ -159,7 +163,9 @@ async fn kill(State(ctx): State<ApiContext>, Path(id): Path<String>, params: Par
     let signal = shoal_containers::parse_signal(name)
         .ok_or_else(|| ApiError::bad(format!("invalid signal: {name}")))?;
     if ctx.runtime.inspect(&id)?.state != ContainerState::Running {
-        return Err(ApiError::conflict(format!("cannot kill container: {id}: container is not running")));
+        return Err(ApiError::conflict(format!(
+            "cannot kill container: {id}: container is not running"
+        )));
     }
     ctx.runtime.signal(&id, signal).await?;
     Ok(no_content())
@@ -209,10 +215,25 @@ async fn remove(State(ctx): State<ApiContext>, Path(id): Path<String>, params: P
     Ok(no_content())
 }
 
-async fn other(State(ctx): State<ApiContext>, Path((id, action)): Path<(String, String)>) -> Answer {
+async fn other(
+    State(ctx): State<ApiContext>,
+    Path((id, action)): Path<(String, String)>,
+) -> Answer {
     const KNOWN: [&str; 14] = [
-        "attach", "archive", "changes", "export", "pause", "unpause", "rename", "restart", "stats",
-        "top", "update", "checkpoints", "commit", "exec",
+        "attach",
+        "archive",
+        "changes",
+        "export",
+        "pause",
+        "unpause",
+        "rename",
+        "restart",
+        "stats",
+        "top",
+        "update",
+        "checkpoints",
+        "commit",
+        "exec",
     ];
     if !KNOWN.contains(&action.as_str()) {
         return Err(ApiError::not_found("page not found"));

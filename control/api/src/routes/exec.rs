@@ -21,7 +21,9 @@ use axum::{
 use futures_util::{StreamExt, stream::unfold};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use shoal_containers::{ContainerState, ExecInput, ExecSession, ExecSpec, RuntimeError, Stream, new_id};
+use shoal_containers::{
+    ContainerState, ExecInput, ExecSession, ExecSpec, RuntimeError, Stream, new_id,
+};
 use shoal_model::docker;
 use std::{
     collections::BTreeMap,
@@ -271,12 +273,14 @@ impl Launch {
         let session = self.start().await?;
         let ExecSession { output, exit, input } = session;
         drop(input);
-        let output = unfold(output, async |mut output| {
-            output.recv().await.map(|piece| (piece, output))
-        });
-        let chunks = output.map(move |(origin, bytes)| {
-            if tty { bytes } else { stream::frame(origin == Stream::Stderr, &bytes) }
-        });
+        let output =
+            unfold(output, async |mut output| output.recv().await.map(|piece| (piece, output)));
+        let chunks =
+            output.map(
+                move |(origin, bytes)| {
+                    if tty { bytes } else { stream::frame(origin == Stream::Stderr, &bytes) }
+                },
+            );
         tokio::spawn(self.end(exit));
         Ok(stream::streaming(content_type, chunks))
     }

@@ -53,14 +53,17 @@ async fn list(State(ctx): State<ApiContext>, params: Params) -> Answer {
     let mut out: Vec<(i64, Value)> = images
         .iter()
         .filter(|i| dangling.is_none_or(|wanted| wanted == i.repo_tags.is_empty()))
-        .filter(|i| filters.labels("label", |name| i.config_json["config"]["Labels"][name].as_str()))
+        .filter(|i| {
+            filters.labels("label", |name| i.config_json["config"]["Labels"][name].as_str())
+        })
         .filter_map(|i| {
             let tags: Vec<&String> = i
                 .repo_tags
                 .iter()
                 .filter(|tag| filters.any("reference", |pattern| names(pattern, tag)))
                 .collect();
-            (!tags.is_empty() || !filters.has("reference")).then(|| (created_at(i), summary(i, &tags)))
+            (!tags.is_empty() || !filters.has("reference"))
+                .then(|| (created_at(i), summary(i, &tags)))
         })
         .collect();
     out.sort_by_key(|(created, _)| std::cmp::Reverse(*created));

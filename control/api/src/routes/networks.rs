@@ -20,8 +20,6 @@ use shoal_model::{ErrorKind, Network, State as Cluster, docker};
 use std::net::IpAddr;
 
 const FILTERS: [&str; 7] = ["id", "name", "driver", "label", "scope", "type", "dangling"];
-/// Driver options that say what is true here anyway: every overlay is encrypted.
-const KNOWN_OPTIONS: [&str; 1] = ["encrypted"];
 
 pub(super) fn routes() -> Router<ApiContext> {
     Router::new()
@@ -34,7 +32,10 @@ pub(super) fn routes() -> Router<ApiContext> {
 }
 
 /// Workers know no networks by name: for them the list is empty, as Docker's has local ones only.
-fn on_manager<R: Default>(ctx: &ApiContext, look: impl FnOnce(&Cluster) -> R) -> Result<R, ApiError> {
+fn on_manager<R: Default>(
+    ctx: &ApiContext,
+    look: impl FnOnce(&Cluster) -> R,
+) -> Result<R, ApiError> {
     match ctx.read(look) {
         Err(e) if e.kind == ErrorKind::Unavailable && !ctx.swarm.info().control_available => {
             Ok(R::default())
@@ -72,9 +73,10 @@ fn matches(filters: &Filters, network: &Network) -> bool {
 /// Whether a service or a task is on the network.
 fn in_use(state: &Cluster, network: &Network) -> bool {
     let attached = |list: Option<&Vec<docker::NetworkAttachmentConfig>>| {
-        list.into_iter().flatten().filter_map(|n| n.target.as_deref()).any(|t| {
-            t == network.id || t == network.name()
-        })
+        list.into_iter()
+            .flatten()
+            .filter_map(|n| n.target.as_deref())
+            .any(|t| t == network.id || t == network.name())
     };
     state.services.values().any(|s| {
         let template = s.spec.task_template.as_ref().and_then(|t| t.networks.as_ref());
@@ -93,9 +95,10 @@ async fn inspect(
     let node = ctx.swarm.info().node_id;
     let verbose = params.flag("verbose");
     let found: Option<Result<Value, ApiError>> = on_manager(&ctx, |state| {
-        Some(lookup::network(state, &reference).map(|n| {
-            convert::networks::network(state, n, &node, verbose)
-        }))
+        Some(
+            lookup::network(state, &reference)
+                .map(|n| convert::networks::network(state, n, &node, verbose)),
+        )
     })?;
     match found.filter(|_| scope == "swarm") {
         Some(network) => Ok(ok(network?)),
@@ -135,14 +138,19 @@ fn check(request: &docker::NetworkCreateRequest) -> Result<(), ApiError> {
         return absent("copying a configuration (ConfigFrom)");
     }
     if request.ingress == Some(true) {
-        return absent("making another ingress network; there is one from swarm init, and that");
+        return absent("another ingress network (Ingress) than the one every cluster has");
     }
     if request.enable_ipv4 == Some(false) {
         return absent("an overlay network without IPv4 (EnableIPv4 false)");
     }
-    let options = request.options.iter().flatten();
-    for (key, _) in options.filter(|(k, _)| !KNOWN_OPTIONS.contains(&k.as_str())) {
-        return absent(&format!("the driver option {key:?}"));
+    for (key, value) in request.options.iter().flatten() {
+        let off = ["0", "f", "false"].contains(&value.to_ascii_lowercase().as_str());
+        match key.as_str() {
+            // Every overlay is encrypted: asking for it changes nothing.
+            "encrypted" if !off => {}
+            "encrypted" => return absent("an overlay network without encryption"),
+            other => return absent(&format!("the driver option {other:?}")),
+        }
     }
     let Some(ipam) = &request.ipam else { return Ok(()) };
     let driver = ipam.driver.as_deref().unwrap_or_default();
@@ -243,6 +251,8 @@ mod tests {
         assert!(refusal(json!({ "Name": "a" })).contains("\"bridge\""));
         for (field, value, words) in [
             ("ConfigOnly", json!(true), "ConfigOnly"),
+            ("Ingress", json!(true), "Ingress"),
+            ("Options", json!({ "encrypted": "false" }), "without encryption"),
             ("Scope", json!("local"), "scope"),
             ("Options", json!({ "com.docker.network.driver.mtu": "1400" }), "driver.mtu"),
             ("IPAM", json!({ "Driver": "x" }), "IPAM driver"),

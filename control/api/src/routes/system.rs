@@ -74,18 +74,20 @@ pub(super) fn go_arch(machine: &str) -> &str {
 async fn info(State(ctx): State<ApiContext>) -> Answer {
     let e = ctx.engine.clone();
     let containers = ctx.runtime.list();
-    let count = |state: &str| containers.iter().filter(|c| convert::containers::state_word(c) == state).count();
+    let count = |state: &str| {
+        containers.iter().filter(|c| convert::containers::state_word(c) == state).count()
+    };
     let images = ctx.images.clone();
     let images = tokio::task::spawn_blocking(move || images.list()).await??;
     let membership = ctx.swarm.info();
     let swarm = match membership.control_available {
-        true => ctx.read(|state| convert::swarm::info(&membership, Some(state))).unwrap_or_else(
-            |e| {
+        true => {
+            ctx.read(|state| convert::swarm::info(&membership, Some(state))).unwrap_or_else(|e| {
                 let mut without = convert::swarm::info(&membership, None);
                 without["Error"] = Value::String(e.message);
                 without
-            },
-        ),
+            })
+        }
         false => convert::swarm::info(&membership, None),
     };
     let labels: Vec<String> = e.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();

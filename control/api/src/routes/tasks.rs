@@ -68,7 +68,8 @@ impl Wanted {
         let f = &self.filters;
         let service = state.services.get(&task.service_id);
         let current = service.is_some_and(|s| s.spec_version == task.spec_version);
-        let node = |nodes: &BTreeSet<String>| task.node_id.as_ref().is_some_and(|n| nodes.contains(n));
+        let node =
+            |nodes: &BTreeSet<String>| task.node_id.as_ref().is_some_and(|n| nodes.contains(n));
         f.prefix("id", &task.id)
             && f.prefix("name", &task.name)
             && f.exact("desired-state", task.desired.as_str())
@@ -95,9 +96,8 @@ async fn list(State(ctx): State<ApiContext>, params: Params) -> Answer {
 }
 
 async fn inspect(State(ctx): State<ApiContext>, Path(reference): Path<String>) -> Answer {
-    let task = ctx.read(|state| {
-        lookup::task(state, &reference).map(|t| convert::tasks::task(state, t))
-    })??;
+    let task =
+        ctx.read(|state| lookup::task(state, &reference).map(|t| convert::tasks::task(state, t)))??;
     Ok(ok(task))
 }
 

@@ -198,6 +198,20 @@ fn tasks_of_a_removed_node_become_orphans() {
 }
 
 #[test]
+fn a_task_told_to_stop_on_a_down_node_becomes_an_orphan_when_the_node_is_removed() {
+    let mut world = three_nodes();
+    world.network("app", "10.0.1.0/24");
+    world.service("web", 3, &["app"], |_| {});
+    world.run();
+    world.set_node("n1", |n| n.status.state = NodeState::Down);
+    world.run();
+    world.apply(vec![Change::Delete(ObjectKind::Node, "n1".to_owned())]);
+    world.run();
+    let living = world.tasks("web").into_iter().filter(|t| !t.status.state.is_terminal());
+    assert_eq!(living.count(), 3, "the lost one holds no address for ever");
+}
+
+#[test]
 fn tasks_of_a_removed_service_go_when_they_have_stopped_or_their_node_is_down() {
     let mut world = three_nodes();
     world.service("web", 3, &[], |_| {});

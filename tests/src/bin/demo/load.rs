@@ -66,7 +66,7 @@ impl<'a> Load<'a> {
         let one = format!(
             "while [ ! -e /tmp/stop ]; do \
              read -r a _ </proc/uptime; \
-             if wget -q -T 10 -O /dev/null {url} 2>/dev/null; then r=ok; else r=failed; fi; \
+             if timeout 10 wget -q -O /dev/null {url} 2>/dev/null; then r=ok; else r=failed; fi; \
              read -r b _ </proc/uptime; echo $a $b $r; done"
         );
         let all = vec![format!("( {one} ) &"); AT_ONCE].join(" ");

@@ -7,7 +7,7 @@ use crate::{
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use shoal_tests::{
-    Cluster, Page, Recording, RunningTask, WEB_IMAGE, metric_sum, nslookup, patiently, wait_for,
+    Cluster, Page, Recording, RunningTask, WEB_IMAGE, metric_series, nslookup, patiently, wait_for,
     web_image,
 };
 use std::{
@@ -18,11 +18,14 @@ use std::{
 };
 
 /// Connections a node has balanced, by the service's name.
-const CONNECTIONS: &str = "shoal_backend_connections_total";
+const CONNECTIONS: &str = "shoal_lb_connections_total";
 /// Requests of step 3.
 const REQUESTS: usize = 300;
 /// The published port.
 const PORT: u16 = 8080;
+
+/// Samples of [`CONNECTIONS`] by node and series.
+type Counts = BTreeMap<(String, String), f64>;
 
 /// What later steps need of earlier ones.
 struct Demo<'a> {
@@ -31,8 +34,10 @@ struct Demo<'a> {
     probe: RunningTask,
     /// The container that is not on `app`.
     outsider: RunningTask,
-    /// Connections counted before step 3.
-    counted_before: f64,
+    /// What was counted when counting began: series of each node, by the node's name.
+    counts: Counts,
+    /// Connections counted in steps 3 and 4.
+    counted: f64,
     /// Connections made in steps 3 and 4.
     sent: usize,
 }
@@ -42,10 +47,9 @@ pub(crate) fn all(cluster: &Cluster) -> anyhow::Result<()> {
     let mut demo = serve(cluster).context("step 2")?;
     let recording = demo.inside().context("step 3")?;
     demo.outside().context("step 4")?;
-    let counted = demo.counted()? - demo.counted_before;
     on_the_wire(&recording).context("step 5")?;
     demo.replace().context("step 6")?;
-    demo.metrics(counted).context("step 7")
+    demo.metrics().context("step 7")
 }
 
 fn form(cluster: &Cluster) -> anyhow::Result<()> {
@@ -91,7 +95,7 @@ fn serve(cluster: &Cluster) -> anyhow::Result<Demo<'_>> {
 
     // Asks without a pause from before the request until the first answer.
     let mut waiter = cluster.node(probe.node).docker_command();
-    let script = "until wget -q -T 1 -O /dev/null http://web/ 2>/dev/null; do usleep 5000; done";
+    let script = "until timeout 1 wget -q -O /dev/null http://web/ 2>/dev/null; do usleep 5000; done";
     waiter.args(["exec", &probe.container, "timeout", "120", "sh", "-c", script]);
     let mut waiter = waiter.stdout(Stdio::null()).spawn().context("cannot start docker exec")?;
     let request = Instant::now();
@@ -123,7 +127,7 @@ fn serve(cluster: &Cluster) -> anyhow::Result<Demo<'_>> {
     ensure!(nodes.len() == 3, "the three tasks are on {} nodes", nodes.len());
     stage.tick("one task a node, running");
     stage.done();
-    Ok(Demo { cluster, probe, outsider, counted_before: 0.0, sent: 0 })
+    Ok(Demo { cluster, probe, outsider, counts: Counts::new(), counted: 0.0, sent: 0 })
 }
 
 /// A network name server's answer to a name, asked in a container.
@@ -133,20 +137,35 @@ fn look_up(cluster: &Cluster, from: &RunningTask, name: &str) -> anyhow::Result<
 }
 
 impl Demo<'_> {
-    fn counted(&self) -> anyhow::Result<f64> {
-        let nodes = self.cluster.nodes().iter();
-        let each = nodes.filter_map(|node| match node.metrics() {
-            // A node that has balanced nothing yet need not have the series.
-            Ok(text) => metric_sum(&text, CONNECTIONS, &[("service", "web")]).ok().map(Ok),
-            Err(error) => Some(Err(error)),
-        });
-        each.sum()
+    /// All nodes' counts at this moment.
+    fn read_counts(&self) -> anyhow::Result<Counts> {
+        let mut counts = Counts::new();
+        for node in self.cluster.nodes() {
+            let series = metric_series(&node.metrics()?, CONNECTIONS, &[("service", "web")])?;
+            let name = |series| (node.name().to_owned(), series);
+            counts.extend(series.into_iter().map(|(series, value)| (name(series), value)));
+        }
+        Ok(counts)
+    }
+
+    /// Counting begins, or begins anew: a backend's series go with it.
+    fn begin_to_count(&mut self) -> anyhow::Result<()> {
+        self.counts = self.read_counts()?;
+        Ok(())
+    }
+
+    /// Adds what was counted since it began.
+    fn end_to_count(&mut self) -> anyhow::Result<()> {
+        for (series, value) in self.read_counts()? {
+            self.counted += value - self.counts.get(&series).unwrap_or(&0.0);
+        }
+        Ok(())
     }
 
     fn inside(&mut self) -> anyhow::Result<Recording> {
         let mut stage = Stage::start(3, "From inside: by name, through the VIP, to all three");
         let cluster = self.cluster;
-        self.counted_before = self.counted()?;
+        self.begin_to_count()?;
         let capture = cluster.capture()?;
         let tasks = cluster.running_tasks("web")?;
         let vip = cluster.vip("web", "app")?;
@@ -157,7 +176,7 @@ impl Demo<'_> {
         stage.tick(&format!("web is {vip}, the service's VIP"));
 
         let script = format!(
-            "i=0; while [ $i -lt {REQUESTS} ]; do wget -q -T 5 -O - http://web/; i=$((i+1)); done"
+            "i=0; while [ $i -lt {REQUESTS} ]; do timeout 5 wget -q -O - http://web/; i=$((i+1)); done"
         );
         stage.command("probe", &script);
         let pages = cluster.exec(&self.probe, &script)?.ok()?;
@@ -207,7 +226,7 @@ impl Demo<'_> {
         let captures: Vec<_> =
             tasks.iter().map(|t| cluster.capture_of(t.pid)).collect::<anyhow::Result<_>>()?;
         for address in addresses.iter().chain([&vip]) {
-            let script = format!("wget -q -T 1 -O - http://{address}/; ping -c 1 -W 1 {address}");
+            let script = format!("timeout 1 wget -q -O - http://{address}/; ping -c 1 -W 1 {address}");
             stage.command("outsider", &script);
             let outcome = cluster.exec(outsider, &script)?;
             ensure!(
@@ -228,12 +247,15 @@ impl Demo<'_> {
         let mut stage = Stage::start(4, "From outside: any node answers, and sees the real client");
         let (cluster, first) = (self.cluster, self.cluster.node(0));
         self.ask_every_node(&mut stage)?;
+        self.end_to_count()?;
         stage.docker(first, &["service", "scale", "-d", "web=2"])?;
         let tasks = cluster.wait_for_tasks("web", 2, patiently())?;
         let without = (0..3).find(|node| tasks.iter().all(|task| task.node != *node));
         let without = cluster.node(without.context("every node has a task of two")?).name();
         stage.tick(&format!("scaled to 2: {without} has no task of web"));
+        self.begin_to_count()?;
         self.ask_every_node(&mut stage)?;
+        self.end_to_count()?;
         stage.done();
         Ok(())
     }
@@ -294,14 +316,14 @@ impl Demo<'_> {
         Ok(())
     }
 
-    fn metrics(&self, counted: f64) -> anyhow::Result<()> {
+    fn metrics(&self) -> anyhow::Result<()> {
         let mut stage = Stage::start(7, "Every node counts what it balances");
         let node = self.cluster.node(self.probe.node);
         stage.command(node.name(), "curl http://127.0.0.1:9323/metrics");
         let text = node.metrics()?;
         let lines = text.lines().filter(|line| line.starts_with(CONNECTIONS));
         stage.show(&lines.collect::<Vec<_>>().join("\n"));
-        let sent = self.sent;
+        let (sent, counted) = (self.sent, self.counted);
         // Counts of connections are whole, and far below 2^53.
         ensure!(
             counted == sent as f64,

@@ -1,0 +1,295 @@
+//! The router without a socket: versions, headers, errors, filters, references.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+use axum::{
+    Router,
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use shoal_api::{memory::MemorySwarm, router, testserver::TestServer};
+use tower::ServiceExt;
+
+struct Answer {
+    status: StatusCode,
+    headers: axum::http::HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap().to_owned()
+    }
+}
+
+struct Fixture {
+    routes: Router,
+    server: TestServer,
+}
+
+impl Fixture {
+    fn new(swarm: MemorySwarm) -> Fixture {
+        let server = TestServer::start(swarm).unwrap();
+        Fixture { routes: router(server.ctx.clone()), server }
+    }
+
+    fn call(&self, method: Method, path: &str, body: Value) -> Answer {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let request = Request::builder().method(method).uri(path).body(body).unwrap();
+        self.server.handle.block_on(async {
+            let response = self.routes.clone().oneshot(request).await.unwrap();
+            let (status, headers) = (response.status(), response.headers().clone());
+            let bytes = response.into_body().collect().await.unwrap().to_bytes();
+            Answer { status, headers, text: String::from_utf8_lossy(&bytes).into_owned() }
+        })
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, Value::Null)
+    }
+
+    fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, body)
+    }
+
+    fn service(&self, name: &str) -> String {
+        let spec = json!({
+            "Name": name, "Mode": { "Replicated": { "Replicas": 2 } },
+            "Labels": { "team": name },
+            "TaskTemplate": { "ContainerSpec": { "Image": "i:1" } },
+        });
+        let answer = self.post("/services/create", spec);
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        answer.json()["ID"].as_str().unwrap().to_owned()
+    }
+}
+
+fn filter(value: Value) -> String {
+    let text = value.to_string();
+    text.bytes().map(|b| format!("%{b:02X}")).collect()
+}
+
+#[test]
+fn every_answer_tells_the_api_version_also_errors_and_unknown_pages() {
+    let f = Fixture::new(MemorySwarm::new());
+    for (path, status) in [
+        ("/_ping", 200),
+        ("/v1.24/_ping", 200),
+        ("/v1.50/version", 200),
+        ("/version", 200),
+        ("/v1.50/nowhere", 404),
+        ("/v1.23/version", 400),
+        ("/v1.51/version", 400),
+        ("/nodes", 503),
+    ] {
+        let answer = f.get(path);
+        assert_eq!(answer.status, status, "{path}: {}", answer.text);
+        for header in ["api-version", "ostype", "server", "docker-experimental"] {
+            assert!(answer.headers.contains_key(header), "{path} has no {header}");
+        }
+    }
+    assert_eq!(f.get("/nowhere").message(), "page not found");
+    assert_eq!(f.post("/_ping", Value::Null).message(), "page not found");
+}
+
+#[test]
+fn a_ping_tells_the_membership() {
+    let word = |swarm| Fixture::new(swarm).get("/_ping").headers["swarm"].clone();
+    assert_eq!(word(MemorySwarm::new()), "inactive");
+    assert_eq!(word(MemorySwarm::three_nodes()), "active/manager");
+}
+
+#[test]
+fn outside_a_cluster_cluster_commands_say_what_to_do() {
+    let f = Fixture::new(MemorySwarm::new());
+    for path in [
+        "/nodes",
+        "/services",
+        "/tasks",
+        "/swarm",
+        "/secrets",
+        "/services/x",
+        "/tasks/x/logs?stdout=1",
+    ] {
+        let answer = f.get(path);
+        assert_eq!(answer.status, 503, "{path}");
+        assert!(answer.message().contains("docker swarm init"), "{path}: {}", answer.text);
+    }
+    assert_eq!(f.get("/networks").text, "[]");
+}
+
+#[test]
+fn objects_are_found_by_name_id_and_prefix_and_an_ambiguous_prefix_is_refused() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    let web = f.service("web");
+    f.service("db");
+    for reference in ["web", web.as_str()] {
+        assert_eq!(f.get(&format!("/services/{reference}")).json()["ID"], web.as_str());
+    }
+    let answer = f.get("/services/service0");
+    assert_eq!(answer.status, 400);
+    assert_eq!(answer.message(), "service service0 is ambiguous (2 matches found)");
+    let answer = f.get("/services/none");
+    assert_eq!(
+        (answer.status, answer.message().as_str()),
+        (StatusCode::NOT_FOUND, "service none not found")
+    );
+    assert_eq!(f.get("/nodes/beta").json()["Description"]["Hostname"], "beta");
+}
+
+#[test]
+fn filters_select_and_unknown_ones_are_refused() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    f.service("web");
+    f.service("web-2");
+    f.service("db");
+    let count = |path: &str, value: Value| {
+        let answer = f.get(&format!("{path}?filters={}", filter(value)));
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json().as_array().unwrap().len()
+    };
+    assert_eq!(count("/services", json!({ "name": { "web": true } })), 2);
+    assert_eq!(count("/services", json!({ "name": ["web", "db"] })), 3);
+    assert_eq!(count("/services", json!({ "label": ["team=db"] })), 1);
+    assert_eq!(count("/services", json!({ "mode": ["global"] })), 0);
+    assert_eq!(count("/tasks", json!({ "service": ["db"] })), 2);
+    assert_eq!(count("/tasks", json!({ "node": ["self"] })), 3);
+    assert_eq!(count("/tasks", json!({ "desired-state": ["shutdown"] })), 0);
+    assert_eq!(count("/tasks", json!({ "_up-to-date": ["true"], "service": ["web"] })), 2);
+    assert_eq!(count("/nodes", json!({ "role": ["worker"] })), 2);
+    assert_eq!(count("/networks", json!({ "driver": ["overlay"] })), 1);
+    assert_eq!(count("/containers/json", json!({ "status": ["exited"] })), 0);
+    for path in ["/services", "/tasks", "/nodes", "/networks", "/images/json", "/containers/json"] {
+        let answer = f.get(&format!("{path}?filters={}", filter(json!({ "colour": ["red"] }))));
+        assert_eq!(answer.status, 400, "{path}");
+        assert_eq!(answer.message(), "invalid filter 'colour'", "{path}");
+    }
+}
+
+#[test]
+fn a_service_is_read_back_with_its_replicas_and_an_update_that_changes_nothing_keeps_its_tasks() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    let created = f.post(
+        "/services/create",
+        json!({ "Name": "web", "Mode": { "Replicated": {} }, "TaskTemplate": { "ContainerSpec": { "Image": "i" } } }),
+    );
+    assert_eq!(created.status, 201);
+    let service = f.get("/services/web").json();
+    assert_eq!(service["Spec"]["Mode"]["Replicated"]["Replicas"], 1);
+    assert_eq!(
+        f.get("/services/web?insertDefaults=true").json()["Spec"]["TaskTemplate"]["RestartPolicy"]
+            ["Delay"],
+        5_000_000_000_i64
+    );
+    let tasks = || {
+        let tasks = f.get("/tasks").json();
+        tasks.as_array().unwrap().iter().map(|t| t["ID"].to_string()).collect::<Vec<_>>()
+    };
+    let before = tasks();
+    let version = &service["Version"]["Index"];
+    let answer =
+        f.post(&format!("/services/web/update?version={version}"), service["Spec"].clone());
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    assert_eq!(tasks(), before);
+    let answer =
+        f.post(&format!("/services/web/update?version={version}"), service["Spec"].clone());
+    assert_eq!(answer.status, 500);
+    assert_eq!(answer.message(), "rpc error: code = Unknown desc = update out of sequence");
+}
+
+#[test]
+fn what_this_version_lacks_is_refused_and_never_ignored() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    for (path, body) in [
+        ("/containers/create", json!({ "Image": "i" })),
+        ("/secrets/create", json!({ "Name": "s" })),
+        ("/configs/create", json!({ "Name": "s" })),
+        ("/volumes/create", json!({ "Name": "s" })),
+        ("/images/create?fromImage=x&tag=1", Value::Null),
+        ("/swarm/init", json!({ "AutoLockManagers": true })),
+        ("/swarm/init", json!({ "ForceNewCluster": true })),
+        ("/swarm/update?version=1", json!({ "CAConfig": { "ForceRotate": 1 } })),
+        ("/build", Value::Null),
+    ] {
+        let answer = f.post(path, body);
+        assert_eq!(answer.status, 501, "{path}: {}", answer.text);
+        assert!(answer.message().contains("not supported in this version"), "{path}");
+    }
+    for path in [
+        "/secrets/x",
+        "/configs/x",
+        "/volumes/x",
+        "/plugins/x/json",
+        "/containers/x/json",
+        "/images/a/b/json",
+        "/networks/x",
+        "/exec/x/json",
+    ] {
+        assert_eq!(f.get(path).status, 404, "{path}");
+    }
+}
+
+#[test]
+fn broken_bodies_and_parameters_are_client_errors() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    let web = f.service("web");
+    for (path, body) in [
+        ("/services/create", Value::Null),
+        ("/services/create", json!([1])),
+        ("/services/create", json!({ "Name": 5 })),
+        ("/networks/create", json!({ "Driver": "overlay" })),
+        ("/swarm/init", json!({ "Availability": "sometimes" })),
+        (&format!("/services/{web}/update"), json!({})),
+        (&format!("/services/{web}/update?version=x"), json!({})),
+        (&format!("/services/{web}/update?version=1&rollback=twice"), json!({})),
+    ] {
+        let answer = f.post(path, body);
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text);
+    }
+    let long = json!({ "Name": "x".repeat(3 << 20) });
+    assert_eq!(f.post("/services/create", long).status, 400);
+    assert_eq!(
+        f.get("/services/web/logs").message(),
+        "Bad parameters: you must choose at least one stream"
+    );
+    assert_eq!(f.get("/services/web/logs?stdout=1&tail=few").status, 400);
+}
+
+#[test]
+fn log_lines_come_in_frames_with_the_context_clients_need() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    f.service("web");
+    let answer = f.get("/services/web/logs?stdout=1&details=1");
+    assert_eq!(answer.headers["content-type"], "application/vnd.docker.multiplexed-stream");
+    assert!(answer.text.starts_with("\u{1}\0\0\0\0\0\0"), "{:?}", answer.text);
+    for key in [
+        "com.docker.swarm.node.id=node",
+        "com.docker.swarm.service.id=service",
+        "com.docker.swarm.task.id=task",
+    ] {
+        assert_eq!(answer.text.matches(key).count(), 2, "{key}: {:?}", answer.text);
+    }
+    assert!(!answer.text.contains("err of slot"));
+}
+
+#[test]
+fn metrics_are_gathered_anew_for_each_request() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let f = Fixture::new(MemorySwarm::new());
+    let count = std::sync::Arc::new(AtomicU32::new(0));
+    let gather = move || format!("scrapes {}\n", count.fetch_add(1, Ordering::Relaxed));
+    let routes = shoal_api::metrics_router(gather);
+    for expected in ["scrapes 0\n", "scrapes 1\n"] {
+        let request = Request::builder().uri("/metrics").body(Body::empty()).unwrap();
+        let text = f.server.handle.block_on(async {
+            let response = routes.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4");
+            response.into_body().collect().await.unwrap().to_bytes()
+        });
+        assert_eq!(text, expected);
+    }
+}

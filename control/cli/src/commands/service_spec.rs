@@ -1,0 +1,346 @@
+//! Specifications of services from flags. Pure.
+use super::pairs;
+use crate::args::{ServiceCreate, ServiceSettings, ServiceUpdate};
+use shoal_model::docker;
+use std::collections::HashMap;
+
+type Parsed<T> = Result<T, String>;
+
+/// What `service create` asks for.
+pub(crate) fn from_create(create: &ServiceCreate) -> Parsed<docker::ServiceSpec> {
+    let mode = match create.mode.as_str() {
+        "replicated" => docker::ServiceSpecMode {
+            replicated: Some(docker::ServiceSpecModeReplicated { replicas: None }),
+            ..Default::default()
+        },
+        "global" => docker::ServiceSpecMode { global: Some(HashMap::new()), ..Default::default() },
+        "replicated-job" => docker::ServiceSpecMode {
+            replicated_job: Some(docker::ServiceSpecModeReplicatedJob::default()),
+            ..Default::default()
+        },
+        "global-job" => {
+            docker::ServiceSpecMode { global_job: Some(HashMap::new()), ..Default::default() }
+        }
+        other => {
+            return Err(format!(
+                "Unknown mode: {other}, only replicated, global, replicated-job and global-job supported"
+            ));
+        }
+    };
+    let mut spec = docker::ServiceSpec {
+        name: create.name.clone(),
+        labels: Some(pairs(&create.label)),
+        mode: Some(mode),
+        task_template: Some(docker::TaskSpec {
+            container_spec: Some(docker::TaskSpecContainerSpec {
+                image: Some(create.image.clone()),
+                args: Some(create.args.clone()),
+                env: Some(environment(&create.env)),
+                labels: Some(pairs(&create.container_label)),
+                capability_add: Some(create.cap_add.clone()),
+                capability_drop: Some(create.cap_drop.clone()),
+                ..Default::default()
+            }),
+            networks: Some(create.network.iter().map(|n| network(n)).collect::<Parsed<_>>()?),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    if !create.publish.is_empty() {
+        let endpoint = spec.endpoint_spec.get_or_insert_default();
+        endpoint.ports = Some(create.publish.iter().map(|p| port(p)).collect::<Parsed<Vec<_>>>()?);
+    }
+    if !create.constraint.is_empty() {
+        placement(&mut spec).constraints = Some(create.constraint.clone());
+    }
+    settle(&mut spec, &create.settings)?;
+    Ok(spec)
+}
+
+/// Changes a specification as `service update` asks.
+pub(crate) fn update(spec: &mut docker::ServiceSpec, update: &ServiceUpdate) -> Parsed<()> {
+    let labels = spec.labels.get_or_insert_default();
+    labels.extend(pairs(&update.label_add));
+    labels.retain(|key, _| !update.label_rm.contains(key));
+    let template = spec.task_template.get_or_insert_default();
+    if update.force {
+        template.force_update = Some(template.force_update.unwrap_or(0) + 1);
+    }
+    let container = template.container_spec.get_or_insert_default();
+    if let Some(image) = &update.image {
+        container.image = Some(image.clone());
+    }
+    if let Some(args) = &update.args {
+        container.args = Some(words(args)?);
+    }
+    if !update.container_label_add.is_empty() || !update.container_label_rm.is_empty() {
+        let labels = container.labels.get_or_insert_default();
+        labels.extend(pairs(&update.container_label_add));
+        labels.retain(|key, _| !update.container_label_rm.contains(key));
+    }
+    if !update.env_add.is_empty() || !update.env_rm.is_empty() {
+        let key = |e: &str| e.split('=').next().unwrap_or_default().to_owned();
+        let added = environment(&update.env_add);
+        let env = container.env.get_or_insert_default();
+        env.retain(|e| !update.env_rm.contains(&key(e)) && !added.iter().any(|a| key(a) == key(e)));
+        env.extend(added);
+    }
+    for name in &update.network_add {
+        let added = network(name)?;
+        template.networks.get_or_insert_default().push(added);
+    }
+    if let Some(networks) = &mut template.networks {
+        networks.retain(|n| n.target.as_ref().is_none_or(|t| !update.network_rm.contains(t)));
+    }
+    if !update.constraint_add.is_empty() || !update.constraint_rm.is_empty() {
+        let constraints = placement(spec).constraints.get_or_insert_default();
+        constraints.retain(|c| !update.constraint_rm.contains(c));
+        constraints.extend(update.constraint_add.iter().cloned());
+    }
+    ports(spec, update)?;
+    settle(spec, &update.settings)
+}
+
+fn ports(spec: &mut docker::ServiceSpec, update: &ServiceUpdate) -> Parsed<()> {
+    if update.publish_add.is_empty() && update.publish_rm.is_empty() {
+        return Ok(());
+    }
+    let ports = spec.endpoint_spec.get_or_insert_default().ports.get_or_insert_default();
+    for gone in &update.publish_rm {
+        let target = gone.split('/').next().unwrap_or_default();
+        let target: i64 =
+            target.parse().map_err(|_| format!("invalid target port {gone:?} for --publish-rm"))?;
+        ports.retain(|p| p.target_port != Some(target));
+    }
+    for added in &update.publish_add {
+        let added = port(added)?;
+        ports.retain(|p| p.target_port != added.target_port || p.protocol != added.protocol);
+        ports.push(added);
+    }
+    Ok(())
+}
+
+/// Settings both commands have.
+fn settle(spec: &mut docker::ServiceSpec, s: &ServiceSettings) -> Parsed<()> {
+    if let Some(replicas) = s.replicas {
+        let mode = spec.mode.get_or_insert_default();
+        let Some(replicated) = &mut mode.replicated else {
+            return Err("replicas can only be used with replicated mode".to_owned());
+        };
+        replicated.replicas = Some(replicas);
+    }
+    if let Some(most) = s.replicas_max_per_node {
+        placement(spec).max_replicas = Some(most);
+    }
+    if let Some(mode) = &s.endpoint_mode {
+        spec.endpoint_spec.get_or_insert_default().mode = Some(match mode.as_str() {
+            "dnsrr" => docker::EndpointSpecModeEnum::DNSRR,
+            _ => docker::EndpointSpecModeEnum::VIP,
+        });
+    }
+    if s.update_parallelism.is_some() || s.update_delay.is_some() {
+        let config = spec.update_config.get_or_insert_default();
+        config.parallelism = s.update_parallelism.or(config.parallelism).or(Some(1));
+        config.delay = s.update_delay.or(config.delay);
+    }
+    let template = spec.task_template.get_or_insert_default();
+    resources(template, s);
+    restart(template, s);
+    let container = template.container_spec.get_or_insert_default();
+    if let Some(entrypoint) = &s.entrypoint {
+        container.command = Some(words(entrypoint)?);
+    }
+    let put = |field: &mut Option<String>, value: &Option<String>| {
+        if value.is_some() {
+            field.clone_from(value);
+        }
+    };
+    put(&mut container.hostname, &s.hostname);
+    put(&mut container.user, &s.user);
+    put(&mut container.dir, &s.workdir);
+    put(&mut container.stop_signal, &s.stop_signal);
+    container.read_only = s.read_only.or(container.read_only);
+    container.tty = s.tty.or(container.tty);
+    container.stop_grace_period = s.stop_grace_period.or(container.stop_grace_period);
+    Ok(())
+}
+
+fn resources(template: &mut docker::TaskSpec, s: &ServiceSettings) {
+    if s.limit_cpu.or(s.limit_memory).or(s.limit_pids).is_some() {
+        let limits = template.resources.get_or_insert_default().limits.get_or_insert_default();
+        limits.nano_cpus = s.limit_cpu.or(limits.nano_cpus);
+        limits.memory_bytes = s.limit_memory.or(limits.memory_bytes);
+        limits.pids = s.limit_pids.or(limits.pids);
+    }
+    if s.reserve_cpu.or(s.reserve_memory).is_some() {
+        let held = template.resources.get_or_insert_default().reservations.get_or_insert_default();
+        held.nano_cpus = s.reserve_cpu.or(held.nano_cpus);
+        held.memory_bytes = s.reserve_memory.or(held.memory_bytes);
+    }
+}
+
+fn restart(template: &mut docker::TaskSpec, s: &ServiceSettings) {
+    let numbers = s.restart_delay.or(s.restart_max_attempts).or(s.restart_window);
+    if s.restart_condition.is_none() && numbers.is_none() {
+        return;
+    }
+    let policy = template.restart_policy.get_or_insert_default();
+    if let Some(condition) = &s.restart_condition {
+        policy.condition = Some(match condition.as_str() {
+            "none" => docker::TaskSpecRestartPolicyConditionEnum::NONE,
+            "on-failure" => docker::TaskSpecRestartPolicyConditionEnum::ON_FAILURE,
+            _ => docker::TaskSpecRestartPolicyConditionEnum::ANY,
+        });
+    }
+    policy.delay = s.restart_delay.or(policy.delay);
+    policy.max_attempts = s.restart_max_attempts.or(policy.max_attempts);
+    policy.window = s.restart_window.or(policy.window);
+}
+
+fn placement(spec: &mut docker::ServiceSpec) -> &mut docker::TaskSpecPlacement {
+    spec.task_template.get_or_insert_default().placement.get_or_insert_default()
+}
+
+/// `KEY` alone takes its value from our own environment, and is left out without one.
+fn environment(given: &[String]) -> Vec<String> {
+    given
+        .iter()
+        .filter_map(|e| match e.contains('=') {
+            true => Some(e.clone()),
+            false => std::env::var(e).ok().map(|value| format!("{e}={value}")),
+        })
+        .collect()
+}
+
+/// `app` or `name=app,alias=a,alias=b`.
+fn network(text: &str) -> Parsed<docker::NetworkAttachmentConfig> {
+    if !text.contains('=') {
+        let target = Some(text.to_owned());
+        return Ok(docker::NetworkAttachmentConfig { target, ..Default::default() });
+    }
+    let mut out = docker::NetworkAttachmentConfig::default();
+    for field in text.split(',') {
+        match field.split_once('=') {
+            Some(("name", name)) => out.target = Some(name.to_owned()),
+            Some(("alias", alias)) => out.aliases.get_or_insert_default().push(alias.to_owned()),
+            _ => {
+                return Err(format!(
+                    "invalid field {field:?} of network {text:?}: name= and alias= are known"
+                ));
+            }
+        }
+    }
+    match out.target {
+        Some(_) => Ok(out),
+        None => Err(format!("network {text:?} has no name=")),
+    }
+}
+
+/// `8080:80/tcp`, `80`, or `published=8080,target=80,protocol=tcp,mode=ingress`.
+fn port(text: &str) -> Parsed<docker::EndpointPortConfig> {
+    let bad = || {
+        format!(
+            "invalid port {text:?}: give [PUBLISHED:]TARGET[/tcp|udp] or published=…,target=…,protocol=…,mode=…"
+        )
+    };
+    let number = |t: &str| t.parse::<u16>().map(i64::from).map_err(|_| bad());
+    let (mut published, mut target, mut protocol, mut mode) = (None, None, "tcp", "ingress");
+    if text.contains('=') {
+        for field in text.split(',') {
+            match field.split_once('=') {
+                Some(("published", n)) => published = Some(number(n)?),
+                Some(("target", n)) => target = Some(number(n)?),
+                Some(("protocol", p)) => protocol = p,
+                Some(("mode", m)) => mode = m,
+                _ => return Err(bad()),
+            }
+        }
+    } else {
+        let (ports, named) = text.split_once('/').unwrap_or((text, "tcp"));
+        protocol = named;
+        match ports.split_once(':') {
+            Some((p, t)) => (published, target) = (Some(number(p)?), Some(number(t)?)),
+            None => target = Some(number(ports)?),
+        }
+    }
+    Ok(docker::EndpointPortConfig {
+        name: None,
+        protocol: Some(match protocol {
+            "tcp" => docker::EndpointPortConfigProtocolEnum::TCP,
+            "udp" => docker::EndpointPortConfigProtocolEnum::UDP,
+            "sctp" => docker::EndpointPortConfigProtocolEnum::SCTP,
+            _ => return Err(bad()),
+        }),
+        target_port: Some(target.filter(|t| *t > 0).ok_or_else(bad)?),
+        published_port: published,
+        publish_mode: Some(match mode {
+            "ingress" => docker::EndpointPortConfigPublishModeEnum::INGRESS,
+            "host" => docker::EndpointPortConfigPublishModeEnum::HOST,
+            _ => return Err(bad()),
+        }),
+    })
+}
+
+/// Splits a command as a shell does: blanks, quotes, backslashes.
+fn words(text: &str) -> Parsed<Vec<String>> {
+    let mut out = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(q), c) if c == q => quote = None,
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None | Some('"'), '\\') => {
+                let next = chars.next().ok_or_else(|| format!("{text:?} ends in a backslash"))?;
+                word.get_or_insert_default().push(next);
+            }
+            (None, c) if c.is_whitespace() => out.extend(word.take()),
+            (_, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err(format!("{text:?} has a quote that is not closed"));
+    }
+    out.extend(word);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_read_in_both_forms() {
+        let short = port("8080:80/udp").unwrap();
+        assert_eq!((short.published_port, short.target_port), (Some(8080), Some(80)));
+        assert_eq!(short.protocol, Some(docker::EndpointPortConfigProtocolEnum::UDP));
+        assert_eq!(port("published=8080,target=80,protocol=udp").unwrap(), short);
+        assert_eq!(port("80").unwrap().published_port, None);
+        for bad in ["", "x", "80:", "1:2:3", "80/icmp", "target=80,color=red", "70000", "8080:0"] {
+            assert!(port(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn commands_split_as_in_a_shell() {
+        assert_eq!(
+            words(r#"sh -c 'a b' "c \" d" e\ f ''"#).unwrap(),
+            ["sh", "-c", "a b", "c \" d", "e f", ""]
+        );
+        assert!(words("'open").is_err());
+        assert!(words("end\\").is_err());
+    }
+
+    #[test]
+    fn networks_carry_their_aliases() {
+        let n = network("name=app,alias=a,alias=b").unwrap();
+        assert_eq!(n.target.as_deref(), Some("app"));
+        assert_eq!(n.aliases, Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert!(network("alias=a").is_err());
+        assert!(network("name=a,speed=9").is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! The manager over real gRPC on the loopback interface, with agents that run no containers.
+mod cluster;
+mod control;
+mod support;
+mod trust;

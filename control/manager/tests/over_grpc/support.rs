@@ -1,0 +1,254 @@
+//! A cluster on the loopback interface: a real manager, and agents that speak the real protocol but
+//! have no containers.
+#![expect(clippy::unwrap_used, reason = "where a test cannot be set up it fails")]
+use base64::{Engine, engine::general_purpose::STANDARD};
+use shoal_identity::{
+    Identity, JoinToken, NodeCertificate, NodeKey, client_config, connect, fetch_root,
+};
+use shoal_manager::{InitRequest, Manager, ManagerConfig};
+use shoal_model::{
+    NodeAssignment, NodeDescription, State, Task, TaskState, TaskStatus, Timestamp, docker,
+};
+use shoal_rpc::{
+    AgentMessage, Applied, Heartbeat, Hello, IssueRequest, LogSubscription, TaskStatuses,
+    agent_message::Kind as ToManager, certificates_client::CertificatesClient,
+    dispatcher_client::DispatcherClient, manager_message::Kind as FromManager,
+};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{interval, sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, transport::Channel};
+
+pub(crate) fn config(dir: &Path, listen: SocketAddr) -> ManagerConfig {
+    let advertise = "127.0.0.1:2377".parse().unwrap();
+    ManagerConfig { state_dir: dir.to_owned(), listen, advertise }
+}
+
+pub(crate) fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+pub(crate) async fn init(dir: &Path) -> Manager {
+    Manager::init(config(dir, loopback()), InitRequest::default()).await.unwrap()
+}
+
+pub(crate) fn worker_token(manager: &Manager) -> String {
+    manager.store().read(|s| s.cluster.as_ref().unwrap().join_tokens.worker.clone())
+}
+
+/// Joins as `swarm join` does: root by digest, then a certificate by token.
+pub(crate) async fn join(addr: SocketAddr, token: &str) -> Result<NodeCertificate, Status> {
+    let digest = JoinToken::parse(token).unwrap().digest();
+    let root = fetch_root(addr, digest).await.map_err(|e| Status::unknown(e.to_string()))?;
+    let tls = client_config(&root, None).unwrap();
+    let mut client = CertificatesClient::new(connect(addr, tls).await.unwrap());
+    let key = NodeKey::create().unwrap();
+    let request = IssueRequest {
+        csr: key.csr_pem().unwrap(),
+        token: token.to_owned(),
+        availability: String::new(),
+    };
+    let reply = client.issue(request).await?.into_inner();
+    Ok(NodeCertificate::new(key, &reply.certificate, root).unwrap())
+}
+
+pub(crate) async fn dispatcher(
+    addr: SocketAddr,
+    node: &NodeCertificate,
+) -> DispatcherClient<Channel> {
+    let tls = client_config(node.root(), Some(node)).unwrap();
+    DispatcherClient::new(connect(addr, tls).await.unwrap())
+}
+
+pub(crate) fn hello(node: &Identity) -> AgentMessage {
+    let description = NodeDescription {
+        hostname: format!("host-{}", &node.node_id[..4]),
+        os: "linux".to_owned(),
+        architecture: "x86_64".to_owned(),
+        nano_cpus: 2_000_000_000,
+        memory_bytes: 1 << 30,
+        ..Default::default()
+    };
+    let mut key = [7; 32];
+    key[..25].copy_from_slice(node.node_id.as_bytes());
+    message(ToManager::Hello(Hello {
+        description: serde_json::to_vec(&description).unwrap(),
+        public_key: STANDARD.encode(key),
+        data_path_addr: "127.0.0.1".to_owned(),
+        data_path_port: 0,
+    }))
+}
+
+pub(crate) fn message(kind: ToManager) -> AgentMessage {
+    AgentMessage { kind: Some(kind) }
+}
+
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    Timestamp(since.as_nanos().try_into().unwrap())
+}
+
+pub(crate) fn report(task: &str, state: TaskState, text: &str) -> AgentMessage {
+    let status = TaskStatus {
+        state,
+        since: now(),
+        message: text.to_owned(),
+        err: String::new(),
+        container: None,
+    };
+    let status = shoal_rpc::TaskStatus {
+        task_id: task.to_owned(),
+        status: serde_json::to_vec(&status).unwrap(),
+    };
+    message(ToManager::Statuses(TaskStatuses { statuses: vec![status] }))
+}
+
+/// An agent in a session; it claims of each task what the manager wants of it. Dropping it cuts the
+/// connection.
+pub(crate) struct Agent {
+    pub(crate) node: NodeCertificate,
+    pub(crate) assignment: watch::Receiver<NodeAssignment>,
+    pub(crate) say: mpsc::Sender<AgentMessage>,
+    pub(crate) subscriptions: mpsc::Receiver<LogSubscription>,
+    /// Why the session ended, once it has.
+    pub(crate) ended: watch::Receiver<Option<Status>>,
+    work: JoinHandle<()>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}
+
+impl Agent {
+    pub(crate) fn id(&self) -> String {
+        self.node.identity().node_id.clone()
+    }
+
+    pub(crate) async fn start(addr: SocketAddr, node: NodeCertificate) -> Agent {
+        let mut client = dispatcher(addr, &node).await;
+        let (say, said) = mpsc::channel(64);
+        say.send(hello(node.identity())).await.unwrap();
+        let mut heard = client.session(ReceiverStream::new(said)).await.unwrap().into_inner();
+        let (assign, assignment) = watch::channel(NodeAssignment::default());
+        let (subscribe, subscriptions) = mpsc::channel(64);
+        let (end, ended) = watch::channel(None);
+        let out = say.clone();
+        let work = tokio::spawn(async move {
+            let mut claimed: BTreeMap<String, TaskState> = BTreeMap::new();
+            let mut beat = interval(Duration::from_millis(300));
+            loop {
+                let message = tokio::select! {
+                    _ = beat.tick() => {
+                        let _ = out.send(message(ToManager::Heartbeat(Heartbeat {}))).await;
+                        continue;
+                    }
+                    message = heard.message() => message,
+                };
+                match message {
+                    Ok(Some(message)) => match message.kind.unwrap() {
+                        FromManager::Assignment(a) => {
+                            let set: NodeAssignment =
+                                serde_json::from_slice(&a.assignment).unwrap();
+                            for task in set.tasks.iter().map(|t| &t.task) {
+                                if let Some(state) = claim(task, &mut claimed) {
+                                    let _ = out.send(report(&task.id, state, "claimed")).await;
+                                }
+                            }
+                            let applied = Applied { generation: a.generation };
+                            let _ = out.send(self::message(ToManager::Applied(applied))).await;
+                            assign.send_replace(set);
+                        }
+                        FromManager::Subscribe(s) => subscribe.send(s).await.unwrap(),
+                        FromManager::Welcome(w) => assert_eq!(w.heartbeat_period_ms, 1_000),
+                        FromManager::Unsubscribe(_) => {}
+                    },
+                    Ok(None) => return drop(end.send_replace(Some(Status::ok("")))),
+                    Err(status) => return drop(end.send_replace(Some(status))),
+                }
+            }
+        });
+        Agent { node, assignment, say, subscriptions, ended, work }
+    }
+}
+
+/// What to report of a task, once for each state.
+fn claim(task: &Task, claimed: &mut BTreeMap<String, TaskState>) -> Option<TaskState> {
+    let state = match task.desired {
+        TaskState::Ready => TaskState::Ready,
+        TaskState::Running => TaskState::Running,
+        _ => TaskState::Shutdown,
+    };
+    let before = claimed.insert(task.id.clone(), state);
+    (before != Some(state) && task.status.state < state).then_some(state)
+}
+
+/// A service of `replicas` with a short restart delay.
+pub(crate) fn service(name: &str, replicas: i64, networks: &[&str]) -> docker::ServiceSpec {
+    let attach = |n: &&str| docker::NetworkAttachmentConfig {
+        target: Some((*n).to_owned()),
+        ..Default::default()
+    };
+    docker::ServiceSpec {
+        name: Some(name.to_owned()),
+        task_template: Some(docker::TaskSpec {
+            container_spec: Some(docker::TaskSpecContainerSpec {
+                image: Some("busybox".to_owned()),
+                ..Default::default()
+            }),
+            restart_policy: Some(docker::TaskSpecRestartPolicy {
+                delay: Some(200_000_000),
+                ..Default::default()
+            }),
+            networks: Some(networks.iter().map(attach).collect()),
+            ..Default::default()
+        }),
+        mode: Some(docker::ServiceSpecMode {
+            replicated: Some(docker::ServiceSpecModeReplicated { replicas: Some(replicas) }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn overlay(name: &str) -> docker::NetworkCreateRequest {
+    docker::NetworkCreateRequest {
+        name: name.to_owned(),
+        driver: Some("overlay".to_owned()),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn running(state: &State, service: &str) -> Vec<Task> {
+    let tasks = state
+        .tasks_of_service(service)
+        .filter(|t| t.status.state == TaskState::Running && t.desired == TaskState::Running);
+    tasks.cloned().collect()
+}
+
+/// Waits until the cluster's state is as asked.
+pub(crate) async fn until(manager: &Manager, what: &str, holds: impl Fn(&State) -> bool) {
+    let wait = async {
+        while !manager.store().read(&holds) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if timeout(Duration::from_secs(20), wait).await.is_err() {
+        let tasks = manager.store().read(|s| {
+            let line =
+                |t: &Task| format!("{} {:?} {:?} {:?}\n", t.name, t.desired, t.status, t.node_id);
+            s.tasks.values().map(line).collect::<String>()
+        });
+        panic!("never came: {what}\n{tasks}");
+    }
+}
