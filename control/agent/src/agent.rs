@@ -7,7 +7,7 @@ use crate::{
     plane::{OVERLAY, Plane, PlanePaths},
     reports::Reports,
     runner::{Crew, Order, run},
-    session::{Session, SessionConfig, SessionState},
+    session::{Session, SessionConfig, SessionState, say_leave},
     supervisor::{NetCommand, NetSupervisor},
 };
 use anyhow::{Context, Result};
@@ -56,6 +56,7 @@ pub struct AgentConfig {
 /// A running agent.
 pub struct Agent {
     crew: Arc<Crew>,
+    config: SessionConfig,
     session: watch::Receiver<SessionState>,
     assignments: watch::Receiver<Option<Arc<NodeAssignment>>>,
     tasks: Mutex<JoinSet<()>>,
@@ -90,25 +91,23 @@ impl Agent {
         let assignment_file = config.state_dir.join("assignment.json");
         let (assignments, assigned) = watch::channel(last(&assignment_file));
         let (state, session) = watch::channel(SessionState::default());
-        let session_task = Session {
-            config: SessionConfig {
-                managers: config.managers,
-                certificate: config.certificate,
-                description: config.description,
-                public_key: status.public_key,
-                data_path_addr: config.advertise.to_string(),
-                data_path_port: config.data_path_port,
-            },
-            crew: Arc::clone(&crew),
-            assignments,
-            state,
+        let session_config = SessionConfig {
+            managers: config.managers,
+            certificate: config.certificate,
+            description: config.description,
+            public_key: status.public_key,
+            data_path_addr: config.advertise.to_string(),
+            data_path_port: config.data_path_port,
         };
+        let session_task =
+            Session { config: session_config.clone(), crew: Arc::clone(&crew), assignments, state };
         let mut tasks = JoinSet::new();
         tasks.spawn(plane.run());
         tasks.spawn(session_task.run());
         tasks.spawn(dispatch(Arc::clone(&crew), assigned.clone(), assignment_file.clone()));
         Ok(Agent {
             crew,
+            config: session_config,
             session,
             assignments: assigned,
             tasks: Mutex::new(tasks),
@@ -167,6 +166,9 @@ impl Agent {
     /// Ends the agent and removes every trace of the cluster from the node.
     pub async fn leave(&self) {
         self.shutdown().await;
+        if let Err(error) = say_leave(&self.config).await {
+            tracing::warn!("the manager was not told that this node leaves: {error:#}");
+        }
         let containers = self.crew.runtime.list();
         for container in containers.iter().filter(|c| c.labels.contains_key(TASK_LABEL)) {
             if let Err(error) = self.crew.runtime.remove(&container.id, true).await {

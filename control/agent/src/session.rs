@@ -6,8 +6,8 @@ use futures_util::future::AbortHandle;
 use shoal_identity::{NodeCertificate, client_config, connect};
 use shoal_model::{NodeAssignment, NodeDescription};
 use shoal_rpc::{
-    AgentMessage, Applied, Heartbeat, Hello, ManagerMessage, TaskStatus, TaskStatuses,
-    agent_message, dispatcher_client::DispatcherClient, manager_message::Kind,
+    AgentMessage, Applied, Heartbeat, Hello, LeaveRequest, ManagerMessage, TaskStatus,
+    TaskStatuses, agent_message, dispatcher_client::DispatcherClient, manager_message::Kind,
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -27,6 +27,8 @@ const WELCOME: Duration = Duration::from_secs(10);
 const FIRST_BEAT: Duration = Duration::from_secs(1);
 const SHORTEST_BEAT: Duration = Duration::from_millis(100);
 const LONGEST_BEAT: Duration = Duration::from_secs(60);
+/// How long a node that leaves waits for its manager's answer.
+const GOODBYE: Duration = Duration::from_secs(3);
 /// Messages waiting to be sent.
 const QUEUE: usize = 64;
 /// Log subscriptions served at once.
@@ -188,6 +190,18 @@ impl Session {
         }
         bail!("the manager closed the session")
     }
+}
+
+/// Tells a manager that this node leaves, so that it need not find out by silence.
+pub(crate) async fn say_leave(config: &SessionConfig) -> Result<()> {
+    let tls = client_config(config.certificate.root(), Some(&config.certificate))?;
+    let manager = config.managers.first().context("no manager is known")?;
+    let told = async {
+        let channel = connect(*manager, tls).await?;
+        DispatcherClient::new(channel).leave(LeaveRequest {}).await?;
+        anyhow::Ok(())
+    };
+    timeout(GOODBYE, told).await.context("the manager did not answer")?
 }
 
 /// Running log subscriptions; they end with the session.

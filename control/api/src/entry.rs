@@ -1,5 +1,5 @@
 //! The way in: API versions, headers of every answer, and what no route matches.
-use crate::{context::ApiContext, error::ApiError, routes};
+use crate::{context::ApiContext, error::ApiError, params, routes};
 use axum::{
     Router,
     body::Body,
@@ -33,7 +33,14 @@ pub fn router(ctx: ApiContext) -> Router {
 }
 
 async fn answer(routes: Router, server: Arc<str>, mut request: Request) -> Response {
-    let mut response = match enter(&mut request) {
+    let entered = enter(&mut request);
+    // An answer before the body was read would reach the client as a broken connection. The one
+    // body without bound is read by its handler.
+    if request.uri().path() != "/images/load" {
+        let (parts, body) = request.into_parts();
+        request = Request::from_parts(parts, params::whole(body).await);
+    }
+    let mut response = match entered {
         Ok(()) => match routes.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},

@@ -5,11 +5,17 @@ use axum::{
     extract::{FromRequestParts, Query},
     http::request::Parts,
 };
+use bytes::BytesMut;
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 /// Longest JSON body, bytes. A service specification is some kilobytes; the store takes 1.5 MiB.
 pub(crate) const MAX_JSON: usize = 2 << 20;
+
+/// Longest body that is read and thrown away, bytes: what a client sends to a route that refuses it
+/// (a build's files) before it listens to the answer.
+const MAX_DISCARD: usize = 256 << 20;
 
 /// The query; of a key given twice the last counts.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +54,28 @@ impl Params {
         let bad = |e| ApiError::bad(format!("invalid {kind} version '{text}': {e}"));
         text.parse().map_err(bad)
     }
+}
+
+/// Reads a body to its end: one with the same content, or, beyond [`MAX_JSON`], one that fails when
+/// a handler reads it. Beyond [`MAX_DISCARD`] the client is not listened to any more.
+pub(crate) async fn whole(body: Body) -> Body {
+    let mut chunks = body.into_data_stream();
+    let (mut kept, mut length) = (BytesMut::new(), 0);
+    while let Some(chunk) = chunks.next().await {
+        let Ok(chunk) = chunk else { return broken("the body broke off") };
+        length += chunk.len();
+        if length > MAX_DISCARD {
+            break;
+        }
+        if length <= MAX_JSON {
+            kept.extend_from_slice(&chunk);
+        }
+    }
+    if length > MAX_JSON { broken("the body is too long") } else { Body::from(kept.freeze()) }
+}
+
+fn broken(reason: &'static str) -> Body {
+    Body::from_stream(futures_util::stream::iter([Err::<Bytes, _>(io::Error::other(reason))]))
 }
 
 /// Reads a body of at most [`MAX_JSON`] bytes.

@@ -293,3 +293,23 @@ fn metrics_are_gathered_anew_for_each_request() {
         assert_eq!(text, expected);
     }
 }
+
+#[test]
+fn a_refusal_is_heard_by_a_client_that_is_still_writing() {
+    use std::io::{Read, Write};
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    let path = f.server.host();
+    let path = path.strip_prefix("unix://").unwrap();
+    let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+    let body = vec![b'x'; 8 << 20];
+    let head = format!(
+        "POST /v1.50/build HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&body).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 501"), "{answer}");
+    assert!(answer.contains("not supported in this version"), "{answer}");
+}

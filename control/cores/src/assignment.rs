@@ -14,9 +14,14 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
     let Some(node) = state.nodes.get(node_id) else {
         return NodeAssignment { generation: state.version, ..NodeAssignment::default() };
     };
-    let own: Vec<&Task> = state.tasks_of_node(node_id).filter(|t| alive(t)).collect();
-    let mut joined: BTreeSet<&str> =
-        own.iter().flat_map(|t| &t.networks).map(|n| n.network_id.as_str()).collect();
+    // Ended ones too, as long as history keeps them: with them their containers and logs go.
+    let own: Vec<&Task> = state.tasks_of_node(node_id).collect();
+    let mut joined: BTreeSet<&str> = own
+        .iter()
+        .filter(|t| alive(t))
+        .flat_map(|t| &t.networks)
+        .map(|n| n.network_id.as_str())
+        .collect();
     joined.extend(state.ingress().map(|n| n.id.as_str()));
     let port = node.overlay.endpoint.map(|e| e.port());
     let table = NodeTable {
@@ -35,6 +40,12 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
 /// Whether the task has a node and may have a container there.
 fn alive(task: &Task) -> bool {
     task.node_id.is_some() && !task.status.state.is_terminal()
+}
+
+/// Whether a packet of the task may still be under way. One that has just ended refuses connections
+/// for a moment, and those who tried must hear of it; its address rests while history keeps it.
+fn heard(task: &Task) -> bool {
+    task.node_id.is_some() && task.status.state != TaskState::Orphaned
 }
 
 fn assigned(state: &State, task: &Task) -> AssignedTask {
@@ -72,7 +83,7 @@ fn peers(state: &State, node_id: &str, joined: &BTreeSet<&str>) -> Vec<TablePeer
         let overlay = n.overlay.address?;
         let endpoint: SocketAddr = n.overlay.endpoint?;
         let mut allowed_ips = vec![IpNetwork::from(IpAddr::from(overlay))];
-        for address in state.tasks_of_node(&n.id).filter(|t| alive(t)).flat_map(|t| &t.networks) {
+        for address in state.tasks_of_node(&n.id).filter(|t| heard(t)).flat_map(|t| &t.networks) {
             if joined.contains(address.network_id.as_str()) {
                 allowed_ips.push(IpNetwork::from(IpAddr::from(address.v4)));
                 allowed_ips.extend(address.v6.map(|v6| IpNetwork::from(IpAddr::from(v6))));
@@ -95,7 +106,7 @@ fn services(state: &State, joined: &BTreeSet<&str>) -> Vec<TableService> {
         all.iter().filter(|a| joined.contains(a.network_id.as_str())).cloned().collect()
     };
     let mut tasks: BTreeMap<&str, Vec<TableTask>> = BTreeMap::new();
-    for task in state.tasks.values().filter(|t| alive(t)) {
+    for task in state.tasks.values().filter(|t| heard(t)) {
         let networks = here(&task.networks);
         let (Some(node_id), false) = (&task.node_id, networks.is_empty()) else { continue };
         tasks.entry(task.service_id.as_str()).or_default().push(TableTask {

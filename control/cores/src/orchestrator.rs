@@ -128,6 +128,11 @@ impl Plan<'_> {
         }
         let fresh = task.spec_version == service.spec_version;
         if task.status.state.is_terminal() {
+            // Rejected before its own delay was over: without waiting for that, a service whose image
+            // is missing would try as fast as nodes answer.
+            if fresh && restart::ended_by_itself(task) && self.now < task.not_before {
+                return None;
+            }
             self.retire(task);
             if !fresh || restart::wanted(task, slot) {
                 self.create(service, task.slot, TaskState::Ready, self.restart_at(task));

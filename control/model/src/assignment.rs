@@ -15,7 +15,7 @@ use std::{
 pub struct NodeAssignment {
     /// Version of the state it was made from. An older one is refused.
     pub generation: u64,
-    /// Tasks of this node that are wanted or not yet ended.
+    /// Tasks of this node: wanted, not yet ended, or kept as history.
     pub tasks: Vec<AssignedTask>,
     /// For the data plane and DNS.
     pub table: NodeTable,
@@ -94,7 +94,7 @@ pub struct TableService {
     pub vips: Vec<NetAddresses>,
     /// Published ports.
     pub ports: Vec<PublishedPort>,
-    /// Its tasks that have a node and have not ended.
+    /// Its tasks that have a node; those that ended while history keeps them.
     pub tasks: Vec<TableTask>,
 }
 

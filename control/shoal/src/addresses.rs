@@ -40,7 +40,9 @@ pub(crate) async fn advertise(
         Err(_) => of_interface(links, &host, "advertise").await?,
     };
     if ip.is_unspecified() {
-        return Err(invalid("advertise address must be a non-zero IP address or network interface (with optional port number)"));
+        return Err(invalid(
+            "advertise address must be a non-zero IP address or network interface (with optional port number)",
+        ));
     }
     let mine = all(links).await?;
     if !mine.iter().any(|a| a.address == ip) {
@@ -98,7 +100,9 @@ fn split(text: &str) -> Result<(String, Option<u16>), ControlError> {
     let port = port.map(str::parse::<u16>).transpose();
     match port {
         Ok(port) if !host.is_empty() && port != Some(0) => Ok((host.to_owned(), port)),
-        _ => Err(invalid(format!("{text:?} is not an address: want ADDRESS[:PORT], port 1 to 65535"))),
+        _ => Err(invalid(format!(
+            "{text:?} is not an address: want ADDRESS[:PORT], port 1 to 65535"
+        ))),
     }
 }
 

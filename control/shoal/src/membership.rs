@@ -226,9 +226,7 @@ impl Swarm for Membership {
         let own = (identity.node_id.clone(), member.record.advertise.to_string());
         let remote_managers = match &member.manager {
             Some(_) => vec![own],
-            None => {
-                member.record.managers.iter().map(|m| (String::new(), m.to_string())).collect()
-            }
+            None => member.record.managers.iter().map(|m| (String::new(), m.to_string())).collect(),
         };
         SwarmInfo {
             node_id: identity.node_id.clone(),
@@ -303,9 +301,8 @@ impl Swarm for Membership {
         }
         let token = request.join_token.unwrap_or_default();
         let joined = join(&managers, &token, availability).await;
-        let joined = joined.map_err(|e| {
-            ControlError::new(ErrorKind::InvalidArgument, format!("{e:#}"))
-        })?;
+        let joined =
+            joined.map_err(|e| ControlError::new(ErrorKind::InvalidArgument, format!("{e:#}")))?;
         let record = Record {
             listen: None,
             advertise: reached,

@@ -52,19 +52,13 @@ fn backends(assignment: &NodeAssignment) -> BTreeMap<u64, Backend<'_>> {
     let services = assignment.table.services.iter();
     let tasks = services.flat_map(|s| s.tasks.iter().map(move |t| (s, t)));
     tasks
-        .map(|(s, t)| {
-            (id(&t.id), Backend { service: &s.name, task: &t.name, node: &t.node_id })
-        })
+        .map(|(s, t)| (id(&t.id), Backend { service: &s.name, task: &t.name, node: &t.node_id }))
         .collect()
 }
 
 fn of_agent(registry: &Registry, agent: &Agent) -> anyhow::Result<()> {
     let families = Families(registry);
-    let tasks = families.gauge(
-        "shoal_node_tasks",
-        "Tasks of this node by state.",
-        &["state"],
-    )?;
+    let tasks = families.gauge("shoal_node_tasks", "Tasks of this node by state.", &["state"])?;
     let by_state = agent.tasks_by_state();
     for state in TaskState::ALL {
         let count = by_state.get(&state).copied().unwrap_or(0);
@@ -107,9 +101,7 @@ fn of_agent(registry: &Registry, agent: &Agent) -> anyhow::Result<()> {
         "Questions of containers, by who answered: the cluster or the host's resolvers.",
         &["answered"],
     )?;
-    questions
-        .with_label_values(&["cluster"])
-        .inc_by(net.questions.saturating_sub(net.forwarded));
+    questions.with_label_values(&["cluster"]).inc_by(net.questions.saturating_sub(net.forwarded));
     questions.with_label_values(&["host"]).inc_by(net.forwarded);
     Ok(())
 }

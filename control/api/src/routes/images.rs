@@ -4,7 +4,7 @@ use crate::{
     context::ApiContext,
     error::{Answer, ApiError},
     filters::Filters,
-    params::Params,
+    params::{self, Params},
     times,
 };
 use axum::{
@@ -112,6 +112,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 
 async fn load(State(ctx): State<ApiContext>, params: Params, body: Body) -> Answer {
     if params.get("platform").is_some() {
+        drop(params::whole(body).await);
         return Err(ApiError::absent("loading one platform of an image (platform) is"));
     }
     let (sender, receiver) = mpsc::channel(UPLOAD_QUEUE);

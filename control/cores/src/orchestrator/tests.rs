@@ -69,6 +69,25 @@ fn a_dead_task_is_replaced_in_its_slot_after_the_delay() {
 }
 
 #[test]
+fn a_task_rejected_while_it_waits_is_replaced_only_when_its_wait_is_over() {
+    let mut world = three_nodes();
+    world.service("web", 1, &[], |_| {});
+    world.run();
+    let first = ids(&world)[0].clone();
+    world.end(&first, TaskState::Failed);
+    world.run();
+    let waiting = world.tasks("web").into_iter().find(|t| t.desired == TaskState::Ready).unwrap();
+    let (waiting, due) = (waiting.id.clone(), waiting.not_before);
+    world.end(&waiting, TaskState::Rejected);
+    world.run();
+    assert_eq!(world.tasks("web").len(), 2, "no third before the second's time");
+    assert_eq!(next_due(&world.state, world.now), Some(due));
+    world.pass(5_000);
+    world.run();
+    assert_eq!(world.tasks("web").len(), 3);
+}
+
+#[test]
 fn a_completed_task_stays_ended_on_failure_and_a_failed_one_with_none() {
     for (condition, state) in [
         (Condition::ON_FAILURE, TaskState::Complete),
