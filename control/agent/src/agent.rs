@@ -4,7 +4,7 @@
 //! [`Agent::shutdown`]; containers, traffic and names go on.
 use crate::{
     container::TASK_LABEL,
-    plane::{OVERLAY, Plane, PlanePaths},
+    plane::{OVERLAY, Plane, PlanePaths, overlay_mtu},
     reports::Reports,
     runner::{Crew, Order, run},
     session::{Session, SessionConfig, SessionState, say_leave},
@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use shoal_containers::Runtime;
 use shoal_identity::NodeCertificate;
 use shoal_lb::{Counters, Lb, LbConfig};
+use shoal_links::Links;
 use shoal_model::{NodeAssignment, NodeDescription, TaskState};
 use shoal_net::NetStatus;
 use std::{
@@ -39,7 +40,7 @@ pub struct AgentConfig {
     pub cgroup: PathBuf,
     /// Program and first arguments of the `shoal net` process.
     pub net_program: Vec<OsString>,
-    /// Resolvers for names outside the cluster.
+    /// Resolvers for names outside the cluster; none: the host's own, as they change.
     pub resolvers: Vec<SocketAddr>,
     /// The node's certificate.
     pub certificate: Arc<NodeCertificate>,
@@ -74,7 +75,8 @@ impl Agent {
         let lb_config =
             LbConfig { bpf_root: config.bpf_root.clone(), cgroup: config.cgroup.clone() };
         let lb = tokio::task::block_in_place(|| Lb::open(&lb_config))?;
-        let net = NetSupervisor::new(net_command(&config));
+        let uplink = Links::new()?.uplink_for(config.advertise).await?;
+        let net = NetSupervisor::new(net_command(&config, overlay_mtu(uplink.mtu)));
         let paths = PlanePaths {
             netns: config.exec_root.join("netns"),
             endpoints: config.exec_root.join("endpoints"),
@@ -181,7 +183,7 @@ impl Agent {
     }
 }
 
-fn net_command(config: &AgentConfig) -> NetCommand {
+fn net_command(config: &AgentConfig, mtu: u32) -> NetCommand {
     let socket = config.exec_root.join("net.sock");
     let mut program = config.net_program.clone();
     let mut flag = |name: &str, value: &Path| {
@@ -193,6 +195,7 @@ fn net_command(config: &AgentConfig) -> NetCommand {
     flag("--runtime", &config.exec_root.join("net"));
     flag("--device", Path::new(OVERLAY));
     flag("--port", Path::new(&config.data_path_port.to_string()));
+    flag("--mtu", Path::new(&mtu.to_string()));
     for resolver in &config.resolvers {
         flag("--resolver", Path::new(&resolver.to_string()));
     }

@@ -7,7 +7,7 @@ use crate::{
     supervisor::NetSupervisor,
     tables::{Endpoints, LocalEndpoint, NodeLinks, attachments, lb_table, net_table},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use shoal_lb::{Counters, Lb, LbError};
 use shoal_links::{Links, NetNs, PlugSpec, host_ifname};
 use shoal_model::{AssignedTask, NodeTable};
@@ -21,13 +21,15 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 /// Name of the overlay device.
 pub(crate) const OVERLAY: &str = "shoal0";
 /// How often the `shoal net` process is looked after; also the pause after a failure.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a container may wait for the data plane to take it in; then its task is rejected.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Where things are.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub(crate) struct Plane {
     /// Round wanted, and the last one carried out.
     round: watch::Sender<u64>,
     done: watch::Sender<u64>,
+    /// Why the last round failed.
+    failure: Mutex<Option<String>>,
     status: Mutex<NetStatus>,
     /// Generation the data plane works from, for the manager.
     applied: watch::Sender<u64>,
@@ -90,6 +94,7 @@ impl Plane {
             paths,
             round: watch::channel(1).0,
             done: watch::channel(0).0,
+            failure: Mutex::default(),
             status: Mutex::default(),
             applied: watch::channel(0).0,
         })
@@ -166,8 +171,7 @@ impl Plane {
         fs::write(&record, serde_json::to_vec(&endpoint)?)
             .with_context(|| format!("write {}", record.display()))?;
         lock(&self.wanted).local.insert(task.id.clone(), endpoint);
-        self.carried_out().await;
-        Ok(())
+        self.carried_out().await
     }
 
     /// Whether a task's container is plugged in, and its namespace.
@@ -225,13 +229,17 @@ impl Plane {
     }
 
     /// Waits until everything wanted now is in force.
-    async fn carried_out(&self) {
+    async fn carried_out(&self) -> Result<()> {
         let mut target = 0;
         self.round.send_modify(|n| {
             *n += 1;
             target = *n;
         });
-        let _ = self.done.subscribe().wait_for(|done| *done >= target).await;
+        let mut done = self.done.subscribe();
+        match timeout(PATIENCE, done.wait_for(|done| *done >= target)).await {
+            Ok(_) => Ok(()),
+            Err(_) => bail!("{}", lock(&self.failure).as_deref().unwrap_or("it takes too long")),
+        }
     }
 
     /// Carries out what is wanted, for ever.
@@ -246,13 +254,14 @@ impl Plane {
                     Ok(generation) => {
                         self.done.send_replace(wanted);
                         self.applied.send_replace(generation);
-                        failed = false;
+                        *lock(&self.failure) = None;
                     }
                     Err(error) => {
                         tracing::error!("the data plane is not as it should be: {error:#}");
-                        failed = true;
+                        *lock(&self.failure) = Some(format!("{error:#}"));
                     }
                 }
+                failed = lock(&self.failure).is_some();
             }
             tokio::select! {
                 changed = round.changed(), if !failed => if changed.is_err() { return },
@@ -328,7 +337,7 @@ impl Plane {
 }
 
 /// WireGuard's overhead is 60 bytes over IPv4 and 80 over IPv6; 80 serves both.
-fn overlay_mtu(uplink: u32) -> u32 {
+pub(crate) fn overlay_mtu(uplink: u32) -> u32 {
     const OVERHEAD: u32 = 80;
     // IPv6 needs 1280 (RFC 8200, section 5).
     const LEAST: u32 = 1280;

@@ -16,13 +16,17 @@ const LONGEST_V6: u8 = 96;
 /// Why a network gets no subnet.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SubnetError {
-    /// All pools are in use. Docker's text.
+    /// All pools are in use. Docker's text, with the pools.
     #[error(
-        "could not find an available, non-overlapping IPv{version} address pool among the defaults to assign to the network"
+        "could not find an available, non-overlapping IPv{version} address pool among the defaults to assign to the network: no /{size} of {pools} is free; remove a network, name a --subnet outside of the pool, or begin the swarm with a larger --default-addr-pool"
     )]
     Exhausted {
         /// IP version, 4 or 6.
         version: u8,
+        /// Prefix length of the subnets taken from the pools.
+        size: u8,
+        /// The pools.
+        pools: String,
     },
     /// Not a subnet.
     #[error("invalid subnet {subnet}: {reason}")]
@@ -134,6 +138,7 @@ fn asked_v6(state: &State, text: &str, net: Ipv6Network) -> Result<Ipv6Network, 
 }
 
 fn free_v4(state: &State, pools: &[Ipv4Network], size: u8) -> Result<Ipv4Network, SubnetError> {
+    let exhausted = || SubnetError::Exhausted { version: 4, size, pools: list(pools) };
     let step = 1_u64 << (32 - u32::from(size.clamp(8, LONGEST_V4)));
     let of_networks = state
         .networks
@@ -151,10 +156,15 @@ fn free_v4(state: &State, pools: &[Ipv4Network], size: u8) -> Result<Ipv4Network
         });
         if candidate + step - 1 <= last {
             let base = Ipv4Addr::from_bits(u32::try_from(candidate).unwrap_or(u32::MAX));
-            return Ipv4Network::new(base, size).map_err(|_| SubnetError::Exhausted { version: 4 });
+            return Ipv4Network::new(base, size).map_err(|_| exhausted());
         }
     }
-    Err(SubnetError::Exhausted { version: 4 })
+    Err(exhausted())
+}
+
+fn list(pools: &[Ipv4Network]) -> String {
+    let texts: Vec<String> = pools.iter().map(|p| p.to_string()).collect();
+    texts.join(", ")
 }
 
 /// Addresses of tasks that still run although their network is gone: it can be removed as soon as they
@@ -176,7 +186,11 @@ fn free_v6(state: &State, pool: Ipv6Network) -> Result<Ipv6Network, SubnetError>
             Ipv6Network::new(base, V6_SIZE).ok()
         })
         .find(|net| !used.iter().any(|o| overlap6(*o, *net)))
-        .ok_or(SubnetError::Exhausted { version: 6 })
+        .ok_or_else(|| SubnetError::Exhausted {
+            version: 6,
+            size: V6_SIZE,
+            pools: pool.to_string(),
+        })
 }
 
 fn overlap6(a: Ipv6Network, b: Ipv6Network) -> bool {

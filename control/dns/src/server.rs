@@ -42,7 +42,7 @@ const MAX_ADDRESSES: usize = 16;
 #[derive(Debug)]
 pub struct Names {
     table: RwLock<Arc<NameTable>>,
-    forwarder: Forwarder,
+    forwarder: RwLock<Arc<Forwarder>>,
     questions: AtomicU64,
     forwarded: AtomicU64,
 }
@@ -52,7 +52,7 @@ impl Names {
     pub fn new(forwarder: Forwarder) -> Names {
         Names {
             table: RwLock::default(),
-            forwarder,
+            forwarder: RwLock::new(Arc::new(forwarder)),
             questions: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
         }
@@ -63,9 +63,18 @@ impl Names {
         *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
     }
 
+    /// Replaces who is asked for other names; questions under way end with the old one.
+    pub fn set_forwarder(&self, forwarder: Forwarder) {
+        *self.forwarder.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(forwarder);
+    }
+
     /// Questions answered and, of those, passed on to the host's resolvers.
     pub fn counts(&self) -> (u64, u64) {
         (self.questions.load(Relaxed), self.forwarded.load(Relaxed))
+    }
+
+    fn forwarder(&self) -> Arc<Forwarder> {
+        Arc::clone(&self.forwarder.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn table(&self) -> Arc<NameTable> {
@@ -153,7 +162,7 @@ impl NameServer {
             Answer::NotFound => Err(ResponseCode::NXDomain),
             Answer::Elsewhere => {
                 self.names.forwarded.fetch_add(1, Relaxed);
-                self.names.forwarder.ask(name.clone(), kind).await
+                self.names.forwarder().ask(name.clone(), kind).await
             }
         }
     }

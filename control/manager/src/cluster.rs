@@ -155,6 +155,8 @@ fn ingress(cluster: &Cluster) -> Result<Network, ControlError> {
         driver: Some("overlay".to_owned()),
         scope: Some("swarm".to_owned()),
         ingress: Some(true),
+        // Published ports answer over IPv6, too.
+        enable_ipv6: Some(true),
         ..Default::default()
     };
     let mut state = State::default();

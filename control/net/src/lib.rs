@@ -7,6 +7,7 @@
 mod client;
 mod process;
 mod protocol;
+mod resolvers;
 
 pub use client::{NetClient, NetClientError};
 pub use process::{NetArguments, NetError, run};

@@ -2,7 +2,10 @@
 //!
 //! Tasks: one per control connection (they end with their connection), and the name servers. All
 //! state is behind one lock, held while a table is applied, so tables are applied one by one.
-use crate::protocol::{NetEndpoint, NetStatus, NetTable, PeerReport, Reply, Request, codec};
+use crate::{
+    protocol::{NetEndpoint, NetStatus, NetTable, PeerReport, Reply, Request, codec},
+    resolvers,
+};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use rustix::fs::{FlockOperation, flock};
@@ -20,6 +23,7 @@ use std::{
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -30,6 +34,9 @@ use tokio_util::codec::Framed;
 /// Seconds between signs of life to a silent peer. A node that was restarted so has its sessions
 /// again before anybody waits for them.
 const KEEPALIVE: u16 = 25;
+
+/// How often it is seen whether the engine still runs.
+const LIFE_CHECK: Duration = Duration::from_millis(500);
 
 /// How the process is started.
 #[derive(Clone, Debug)]
@@ -44,9 +51,10 @@ pub struct NetArguments {
     pub device: String,
     /// UDP port.
     pub port: u16,
-    /// MTU of the overlay device until a table says another, bytes.
+    /// MTU of the overlay device, bytes; longer packets are cut to it.
     pub mtu: u32,
-    /// Resolvers for names that are not the cluster's.
+    /// Resolvers for names that are not the cluster's. With none, those of `/etc/resolv.conf`, read
+    /// anew with every table, as Docker does with every container.
     pub resolvers: Vec<SocketAddr>,
 }
 
@@ -74,6 +82,9 @@ pub enum NetError {
     /// Links.
     #[error(transparent)]
     Links(#[from] shoal_links::LinksError),
+    /// The engine's thread ended: no packet is carried any more. The daemon starts another process.
+    #[error("the overlay engine of {0} ended")]
+    EngineEnded(String),
     /// The resolver.
     #[error("cannot use the host's resolvers: {0}")]
     Resolver(String),
@@ -85,6 +96,8 @@ struct Process {
     names: Arc<Names>,
     device: String,
     table_file: PathBuf,
+    /// Whether the host's resolvers are to be asked, whichever they are.
+    follow_host: bool,
     state: Mutex<Applied>,
     stop: Notify,
 }
@@ -93,6 +106,7 @@ struct Process {
 struct Applied {
     table: NetTable,
     ifindex: u32,
+    resolvers: Vec<SocketAddr>,
     served: BTreeMap<String, (NetEndpoint, Served)>,
     failed: BTreeMap<String, String>,
 }
@@ -113,7 +127,11 @@ pub async fn run(arguments: NetArguments) -> Result<(), NetError> {
     }
     let _lock = lock(&arguments.runtime)?;
     let key = load_or_create_key(&arguments.state.join("wireguard.key"))?;
-    let forwarder = Forwarder::new(&arguments.resolvers);
+    let resolvers = match arguments.resolvers.as_slice() {
+        [] => resolvers::of_host(),
+        given => given.to_vec(),
+    };
+    let forwarder = Forwarder::new(&resolvers);
     let forwarder = forwarder.map_err(|e| NetError::Resolver(e.to_string()))?;
     let engine = UserspaceEngine::start(EngineConfig {
         device: arguments.device.clone(),
@@ -127,7 +145,8 @@ pub async fn run(arguments: NetArguments) -> Result<(), NetError> {
         names: Arc::new(Names::new(forwarder)),
         device: arguments.device,
         table_file: arguments.runtime.join("table.json"),
-        state: Mutex::default(),
+        follow_host: arguments.resolvers.is_empty(),
+        state: Mutex::new(Applied { resolvers, ..Applied::default() }),
         stop: Notify::new(),
     });
     process.resume(arguments.mtu).await?;
@@ -135,11 +154,16 @@ pub async fn run(arguments: NetArguments) -> Result<(), NetError> {
     loop {
         tokio::select! {
             () = process.stop.notified() => break,
+            () = tokio::time::sleep(LIFE_CHECK) => {
+                if !process.engine.is_running() {
+                    return Err(NetError::EngineEnded(process.device.clone()));
+                }
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => drop(tokio::spawn(serve(Arc::clone(&process), stream))),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the control socket");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             },
         }
@@ -228,11 +252,27 @@ impl Process {
         let peers: Result<Vec<Peer>, _> = table.peers.iter().map(peer).collect();
         self.engine.set_peers(peers?).map_err(|e| text(&e))?;
         self.names.set(table.names.clone());
+        self.follow_host(&mut state);
         self.serve_endpoints(&mut state, &table.endpoints);
         keep(&self.table_file, &table)
             .map_err(|e| format!("cannot keep the table at {}: {e}", self.table_file.display()))?;
         state.table = table;
         Ok(())
+    }
+
+    /// Asks the host's present resolvers from now on. With unusable ones the last go on.
+    fn follow_host(&self, state: &mut Applied) {
+        let now = if self.follow_host { resolvers::of_host() } else { return };
+        if now == state.resolvers {
+            return;
+        }
+        match Forwarder::new(&now) {
+            Ok(forwarder) => {
+                self.names.set_forwarder(forwarder);
+                state.resolvers = now;
+            }
+            Err(error) => tracing::warn!(%error, "the host's new resolvers cannot be used"),
+        }
     }
 
     /// Starts and ends name servers. One that cannot be started is reported in the status, and does

@@ -62,7 +62,10 @@ pub(crate) struct NetCommand {
     /// UDP port
     #[arg(long)]
     port: u16,
-    /// Resolver for other names
+    /// MTU of the overlay device, bytes
+    #[arg(long)]
+    mtu: u32,
+    /// Resolver for other names; the host's if there is none
     #[arg(long = "resolver")]
     resolvers: Vec<SocketAddr>,
 }
@@ -75,8 +78,7 @@ impl From<NetCommand> for NetArguments {
             runtime: command.runtime,
             device: command.device,
             port: command.port,
-            // Until the first table; WireGuard's usual.
-            mtu: 1420,
+            mtu: command.mtu,
             resolvers: command.resolvers,
         }
     }

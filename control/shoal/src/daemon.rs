@@ -5,7 +5,6 @@ use crate::{
     engine,
     membership::{Host, Membership},
     metrics,
-    resolvers::resolvers,
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -15,7 +14,8 @@ use shoal_images::ImageStore;
 use shoal_links::Links;
 use std::{
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Read, Write},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -24,6 +24,9 @@ use tokio::{
     net::{TcpListener, UnixListener, UnixStream},
     signal::unix::{SignalKind, signal},
 };
+
+/// Port of DNS (RFC 1035).
+const DNS_PORT: u16 = 53;
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) async fn run(arguments: DaemonArguments) -> Result<()> {
@@ -58,7 +61,7 @@ pub(crate) async fn run(arguments: DaemonArguments) -> Result<()> {
         exec_root: arguments.exec_root.clone(),
         bpf_root: arguments.bpf_root,
         cgroup: cgroup.join(&arguments.cgroup_parent),
-        resolvers: resolvers(&arguments.dns),
+        resolvers: arguments.dns.iter().map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect(),
         default_advertise: arguments.swarm_default_advertise_addr,
         engine: Arc::clone(&engine),
         runtime: runtime.clone(),
@@ -107,14 +110,21 @@ fn check_host() -> Result<()> {
 /// One daemon for one state folder; the lock goes with the process.
 fn lock(data_root: &Path) -> Result<File> {
     let path = data_root.join("lock");
-    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = open.with_context(|| format!("open {}", path.display()))?;
+    let open = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+    let mut file = open.with_context(|| format!("open {}", path.display()))?;
     if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        // Only for the message: the lock is what counts.
+        let _ = file.read_to_string(&mut holder);
         bail!(
-            "another daemon works on {}; stop it, or give this one another --data-root",
+            "another daemon (process {}) works on {}; stop it, or give this one another --data-root",
+            holder.trim(),
             data_root.display()
         );
     }
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())
+        .with_context(|| format!("write {}", path.display()))?;
     Ok(file)
 }
 

@@ -9,7 +9,6 @@ mod engine;
 mod membership;
 mod metrics;
 mod record;
-mod resolvers;
 
 use arguments::{DaemonArguments, NetCommand};
 

@@ -40,6 +40,8 @@ pub trait Engine: Send + Sync {
     /// not touched; peers that are not listed are forgotten, with what waited for them. The change
     /// takes effect within one batch of packets after the return. On an error nothing is changed.
     fn set_peers(&self, peers: Vec<Peer>) -> Result<(), OverlayError>;
+    /// Whether packets are still carried. Once this is false it stays so: start another engine.
+    fn is_running(&self) -> bool;
     /// Counters and states at this moment.
     fn status(&self) -> EngineStatus;
     /// The node's Curve25519 public key.
@@ -195,6 +197,10 @@ impl Engine for UserspaceEngine {
         self.wake();
         *roster = Roster { known, next_index };
         Ok(())
+    }
+
+    fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
 
     fn status(&self) -> EngineStatus {

@@ -1,6 +1,7 @@
 //! What is known of a container, and how a process ended.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,8 @@ pub struct ContainerInfo {
     pub finished_at: Option<DateTime<Utc>>,
     /// As given.
     pub labels: BTreeMap<String, String>,
+    /// Its log, as Docker's json-file.
+    pub log_path: PathBuf,
     /// As given.
     pub spec: ContainerSpec,
 }

@@ -363,6 +363,7 @@ pub(crate) fn info(container: &Container) -> ContainerInfo {
         finished_at,
         state: life.state,
         labels: spec.labels.clone(),
+        log_path: container.dirs.log(container.id()),
         spec,
     }
 }

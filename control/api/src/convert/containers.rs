@@ -64,6 +64,7 @@ pub(crate) fn container(c: &ContainerInfo, networks: &Map<String, Value>) -> Val
             "FinishedAt": time(c.finished_at),
         },
         "Image": c.image_id,
+        "LogPath": c.log_path,
         "Name": format!("/{}", c.name),
         "RestartCount": 0,
         "Driver": "overlay2",

@@ -160,7 +160,7 @@ fn abilities() -> Map<String, Value> {
         "ContainerdCommit": { "ID": "" },
         "RuncCommit": { "ID": "" },
         "InitCommit": { "ID": "" },
-        "SecurityOptions": [],
+        "SecurityOptions": ["name=seccomp,profile=builtin"],
     }))
 }
 

@@ -7,11 +7,10 @@ use std::{
 /// Port of DNS (RFC 1035).
 const DNS_PORT: u16 = 53;
 
-/// The given servers, else those of `/etc/resolv.conf`.
-pub(crate) fn resolvers(given: &[IpAddr]) -> Vec<SocketAddr> {
-    let of_host = || parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-    let servers = if given.is_empty() { of_host() } else { given.to_vec() };
-    servers.into_iter().map(|ip| SocketAddr::new(ip, DNS_PORT)).collect()
+/// Those of `/etc/resolv.conf`, as it is now.
+pub(crate) fn of_host() -> Vec<SocketAddr> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    parse(&text).into_iter().map(|ip| SocketAddr::new(ip, DNS_PORT)).collect()
 }
 
 fn parse(text: &str) -> Vec<IpAddr> {
