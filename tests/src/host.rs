@@ -84,22 +84,27 @@ impl Host {
     /// Does something in a thread that is in this host's network namespace. Sockets it makes
     /// belong there for good.
     pub fn in_network<T: Send>(&self, act: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
-        let path = format!("/proc/{}/ns/net", self.holder.id());
-        let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
-        thread::scope(|scope| {
-            let thread = scope.spawn(move || {
-                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                    .context("cannot enter a network namespace: is this root?")?;
-                anyhow::Ok(act())
-            });
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        in_network_of(self.holder.id(), act)
     }
 
     /// `GET` of `http://ADDRESS[:PORT]/PATH` from this host.
     pub fn http_get(&self, url: &str) -> anyhow::Result<Response> {
         self.in_network(|| http::get(url))?.with_context(|| format!("from {}", self.name))
     }
+}
+
+/// Does something in a thread that is in the network namespace of a process, such as a container's.
+pub fn in_network_of<T: Send>(pid: u32, act: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    let path = format!("/proc/{pid}/ns/net");
+    let namespace = File::open(&path).with_context(|| format!("cannot open {path}"))?;
+    thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("cannot enter a network namespace: is this root?")?;
+            anyhow::Ok(act())
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 impl Drop for Host {

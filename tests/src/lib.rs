@@ -28,7 +28,7 @@ pub use cleanup::{Leftovers, Manifest, kill_all, processes_of};
 pub use cluster::{Builder, Cluster};
 pub use delay::Delay;
 pub use guardian::Guardian;
-pub use host::Host;
+pub use host::{Host, in_network_of};
 pub use http::Response;
 pub use image::{Page, WEB_IMAGE, web_image};
 pub use node::Node;

@@ -157,10 +157,40 @@ impl Node {
         self.daemon().as_ref().map(Child::id)
     }
 
+    /// Every process of the node: the daemon, what it started, and containers.
+    pub fn processes(&self) -> anyhow::Result<Vec<u32>> {
+        processes_of(self.holder(), Some(&self.cgroup))
+    }
+
+    /// The process that carries the overlay and answers DNS.
+    pub fn net_pid(&self) -> anyhow::Result<u32> {
+        let is_net = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).nth(1) == Some(b"net")
+        };
+        let found = self.processes()?.into_iter().find(is_net);
+        found.with_context(|| format!("{} has no `shoal net`", self.name()))
+    }
+
+    /// Folder in which the daemon pins programs and maps, as seen from outside of the node's mounts.
+    pub fn bpf_root(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.holder()));
+        root.join(self.folder.join("bpf").strip_prefix("/").unwrap_or(&self.folder))
+    }
+
+    /// Name of the control group above all its containers.
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
+    /// The daemon's folder for what need not survive a reboot.
+    pub fn exec_root(&self) -> PathBuf {
+        self.folder.join("run")
+    }
+
     /// Kills every process of the node at once, containers too: the power fails.
     pub fn power_off(&self) -> anyhow::Result<()> {
-        let list = || processes_of(self.holder(), Some(&self.cgroup)).unwrap_or_default();
-        let left = kill_all(list);
+        let left = kill_all(|| self.processes().unwrap_or_default());
         if let Some(mut child) = self.daemon().take() {
             child.wait()?;
         }

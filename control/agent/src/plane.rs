@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use shoal_lb::{Counters, Lb, LbError};
-use shoal_links::{Links, NetNs, PlugSpec, host_ifname};
+use shoal_links::{Links, NetNs, PlugSpec, has_ipv6, host_ifname};
 use shoal_model::{AssignedTask, NodeTable};
 use shoal_net::NetStatus;
 use std::{
@@ -147,7 +147,9 @@ impl Plane {
         let netns = tokio::task::block_in_place(|| NetNs::create(&path))?;
         let netns_cookie = netns.cookie()?;
         let ifname = host_ifname(&task.id);
-        let attachments = attachments(&assigned.networks, &task.networks);
+        let mut attachments = attachments(&assigned.networks, &task.networks);
+        // A host without IPv6 still has its part in the routing mesh, over IPv4.
+        attachments.retain(|a| a.address.is_ipv4() || has_ipv6());
         let spec = PlugSpec {
             netns: &netns,
             host_ifname: &ifname,

@@ -19,6 +19,19 @@ pub enum PortError {
         /// Its id.
         id: String,
     },
+    /// The nodes' programs have a table for so many and no more.
+    #[error(
+        "too many published ports: the cluster has {held} of {max}, and this service asks for {asked} \
+         more; remove a service that publishes some, or publish fewer"
+    )]
+    TooMany {
+        /// Ports other services have.
+        held: usize,
+        /// Ports this one wants.
+        asked: usize,
+        /// Most there can be.
+        max: usize,
+    },
     /// No port left to choose.
     #[error(
         "no port left to publish target port {target} on: all of {}-{} are in use; name a published port",
@@ -74,6 +87,12 @@ impl Ports {
                 let (name, id) = (name.clone(), id.clone());
                 return Err(PortError::InUse { port: wish.published, name, id });
             }
+        }
+        let others = self.held.values().filter(|(id, _)| service != Some(id.as_str()));
+        let (held, asked) = (others.count(), wishes.len());
+        let max = usize::try_from(shoal_maps::MAX_PORTS).unwrap_or(usize::MAX);
+        if asked > 0 && held + asked > max {
+            return Err(PortError::TooMany { held, asked, max });
         }
         Ok(())
     }

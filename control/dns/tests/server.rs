@@ -1,5 +1,8 @@
 //! The server over real sockets on loopback, asked by a real resolver; another one stands in for the
 //! host's resolver.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use hickory_resolver::{
     Resolver, TokioResolver,
     config::{NameServerConfig, ResolverConfig},

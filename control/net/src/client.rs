@@ -2,8 +2,12 @@
 use crate::protocol::{NetStatus, NetTable, Reply, Request, codec};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 use std::{io, path::Path, time::Duration};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{net::UnixStream, task::spawn_blocking, time::timeout};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
 /// A request that takes longer means the process hangs.
@@ -52,11 +56,25 @@ impl NetClient {
         }
     }
 
-    /// Ends the process: the node leaves the cluster.
+    /// Ends the process: the node leaves the cluster. Returns when it is gone, and with it the
+    /// overlay device.
     pub async fn stop(&mut self) -> Result<(), NetClientError> {
+        let pid = self.0.get_ref().peer_cred()?.pid().and_then(Pid::from_raw);
+        let pid = pid.ok_or(NetClientError::Protocol)?;
+        // Opened while it surely lives: its number may be another's later.
+        let process = pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?;
         match self.ask(Request::Stop).await? {
-            Reply::Done => Ok(()),
-            _ => Err(NetClientError::Protocol),
+            Reply::Done => {}
+            _ => return Err(NetClientError::Protocol),
+        }
+        // Readable when the process has ended (pidfd_open(2)).
+        let ended = move || {
+            let patience = Timespec::try_from(PATIENCE).ok();
+            poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref())
+        };
+        match spawn_blocking(ended).await.map_err(io::Error::other)?.map_err(io::Error::from)? {
+            0 => Err(NetClientError::Timeout),
+            _ => Ok(()),
         }
     }
 

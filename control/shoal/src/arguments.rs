@@ -65,7 +65,7 @@ pub(crate) struct NetCommand {
     /// MTU of the overlay device, bytes
     #[arg(long)]
     mtu: u32,
-    /// Resolver for other names; the host's if there is none
+    /// Resolver for other names; without any, those are answered SERVFAIL
     #[arg(long = "resolver")]
     resolvers: Vec<SocketAddr>,
 }

@@ -7,10 +7,11 @@ use aya::{
     },
 };
 use shoal_maps::{
-    Address, Backend, BackendKey, BackendStats, CallerKey, DROP_REASONS, Endpoint, Flow, FlowKey,
-    IngressTask, MAGLEV_SIZE, MAX_BACKENDS, MAX_CALLERS, MAX_ENDPOINTS, MAX_FLOWS,
-    MAX_NODE_ADDRESSES, MAX_PORTS, MAX_UDP_FLOWS, MAX_VIPS, NodeConfig, PortKey, PublishedPort,
-    SocketVip, Traffic, UdpForward, UdpForwardKey, UdpReverse, UdpReverseKey, Vip,
+    Address, Attempt, Backend, BackendKey, BackendStats, CallerKey, DROP_REASONS, EjectedKey,
+    Endpoint, Flow, FlowKey, IngressTask, MAGLEV_SIZE, MAX_ATTEMPTS, MAX_BACKENDS, MAX_CALLERS,
+    MAX_EJECTED, MAX_ENDPOINTS, MAX_FLOWS, MAX_NODE_ADDRESSES, MAX_PORTS, MAX_UDP_FLOWS, MAX_VIPS,
+    NodeConfig, PortKey, PublishedPort, SocketVip, Traffic, UdpForward, UdpForwardKey, UdpReverse,
+    UdpReverseKey, Vip,
 };
 use std::path::Path;
 
@@ -33,7 +34,7 @@ const fn shape<K, V>(name: &'static str, entries: u32) -> Shape {
 }
 
 /// Every map, in the contract's terms.
-pub(crate) const SHAPES: [Shape; 16] = [
+pub(crate) const SHAPES: [Shape; 18] = [
     shape::<u32, NodeConfig>("CONFIG", 1),
     shape::<Address, Endpoint>("ENDPOINTS", MAX_ENDPOINTS),
     shape::<CallerKey, u8>("CALLERS", MAX_CALLERS),
@@ -47,6 +48,8 @@ pub(crate) const SHAPES: [Shape; 16] = [
     shape::<u32, IngressTask>("INGRESS_TASKS", MAX_ENDPOINTS),
     shape::<Address, u8>("NODE_ADDRESSES", MAX_NODE_ADDRESSES),
     shape::<FlowKey, Flow>("FLOWS", MAX_FLOWS),
+    shape::<FlowKey, Attempt>("ATTEMPTS", MAX_ATTEMPTS),
+    shape::<EjectedKey, u64>("EJECTED", MAX_EJECTED),
     shape::<UdpForwardKey, UdpForward>("UDP_FORWARD", MAX_UDP_FLOWS),
     shape::<UdpReverseKey, UdpReverse>("UDP_REVERSE", MAX_UDP_FLOWS),
     shape::<u32, SocketVip>("SOCKETS", 0),

@@ -20,8 +20,12 @@ use std::{
     thread,
 };
 
+fn folder(bench: &Bench) -> PathBuf {
+    bench.config.bpf_root.join(format!("v{}", shoal_maps::LAYOUT_VERSION))
+}
+
 fn pins(bench: &Bench) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(bench.config.bpf_root.join("v1"))
+    let mut names: Vec<String> = fs::read_dir(folder(bench))
         .map(|entries| entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect())
         .unwrap_or_default();
     names.sort();
@@ -280,7 +284,7 @@ fn leaving_takes_everything_away() {
 fn pins_of_another_layout_are_removed_once_this_one_serves() {
     bench("layout", |bench| {
         drop(bench.open());
-        let (now, old) = (bench.config.bpf_root.join("v1"), bench.config.bpf_root.join("v0"));
+        let (now, old) = (folder(bench), bench.config.bpf_root.join("v0"));
         fs::rename(&now, &old).unwrap();
         drop(bench.open());
         assert!(!old.exists());
@@ -292,7 +296,7 @@ fn pins_of_another_layout_are_removed_once_this_one_serves() {
 fn a_pinned_map_of_another_shape_is_refused_with_the_remedy() {
     bench("shape", |bench| {
         drop(bench.open());
-        let folder = bench.config.bpf_root.join("v1");
+        let folder = folder(bench);
         fs::rename(folder.join("CALLERS"), folder.join("away")).unwrap();
         fs::rename(folder.join("VIPS"), folder.join("CALLERS")).unwrap();
         let error = Lb::open(&bench.config).unwrap_err().to_string();

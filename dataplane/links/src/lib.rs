@@ -21,3 +21,4 @@ pub use host::{AdvertiseError, HostAddress, Uplink, choose_advertise_address};
 pub use links::Links;
 pub use netns::{NetNs, namespaces};
 pub use plug::{Attachment, MAX_NETWORKS, PlugSpec, Plugged, VETH_PREFIX, host_ifname};
+pub use sysctl::has_ipv6;

@@ -44,14 +44,16 @@ pub(crate) fn set_overlay(ifname: &str) -> Result<(), LinksError> {
     set(&format!("ipv6/conf/{ifname}/addr_gen_mode"), "1")
 }
 
+/// Whether this kernel has IPv6: it may be built or booted without.
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
 /// Writes one setting. A kernel without IPv6 has nothing to be set there.
 fn set(key: &str, value: &str) -> Result<(), LinksError> {
-    let net = Path::new("/proc/sys/net");
-    match fs::write(net.join(key), value) {
+    match fs::write(Path::new("/proc/sys/net").join(key), value) {
         Err(e)
-            if e.kind() == io::ErrorKind::NotFound
-                && key.starts_with("ipv6/")
-                && !net.join("ipv6").exists() =>
+            if e.kind() == io::ErrorKind::NotFound && key.starts_with("ipv6/") && !has_ipv6() =>
         {
             Ok(())
         }

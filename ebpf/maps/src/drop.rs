@@ -24,10 +24,13 @@ pub enum DropReason {
     Fragment = 8,
     /// A kernel helper refused (no room for a header, redirect failed).
     Helper = 9,
+    /// Not an error: a backend's refusal withheld from a client that used its VIP, because the
+    /// connection is being tried at another backend.
+    Retried = 10,
 }
 
 /// Every reason with its label in metrics.
-pub const DROP_REASONS: [(DropReason, &str); 10] = [
+pub const DROP_REASONS: [(DropReason, &str); 11] = [
     (DropReason::Malformed, "malformed"),
     (DropReason::NotIp, "not_ip"),
     (DropReason::SpoofedSource, "spoofed_source"),
@@ -38,4 +41,5 @@ pub const DROP_REASONS: [(DropReason, &str); 10] = [
     (DropReason::NoFlow, "no_flow"),
     (DropReason::Fragment, "fragment"),
     (DropReason::Helper, "helper"),
+    (DropReason::Retried, "syn_retried"),
 ];

@@ -26,7 +26,8 @@ pub struct FlowKey {
 pub enum FlowAction {
     /// Container to VIP: rewrite the destination to `address`, forward as if sent there.
     VipForward = 1,
-    /// Backend to a container that used a VIP: rewrite the source to `address` on delivery.
+    /// Backend to a container that used a VIP: rewrite the source to `address` on delivery, and the
+    /// destination's port to `port` unless that is zero.
     VipReply = 2,
     /// Client to a published port at the ingress node: the chosen task is `ingress_task`.
     MeshForward = 3,
@@ -35,6 +36,9 @@ pub enum FlowAction {
     MeshReply = 4,
     /// Decapsulated reply at the ingress node, allowed out by the uplink.
     MeshReturn = 5,
+    /// Container to a backend that refused it: rewrite the destination to `address`, another backend,
+    /// and the source's port to `port`. From the SYN on whose number is `sequence`.
+    Retried = 6,
 }
 
 /// Value of map `FLOWS`.
@@ -56,10 +60,12 @@ pub struct Flow {
     /// Port to rewrite to, network order bytes.
     pub port: [u8; 2],
     /// 0 until a TCP client has sent more than SYN, then 1: tells a repeated SYN from a new
-    /// connection on the same port.
+    /// connection on the same port. Of a retried flow: 1 once the SYN was sent again.
     pub established: u8,
     /// Zero.
-    pub pad: [u8; 5],
+    pub pad: u8,
+    /// Of a retried flow: sequence number of the SYN.
+    pub sequence: u32,
 }
 
 /// Key of map `UDP_FORWARD` (LRU hash): an unconnected UDP socket talks to a VIP.

@@ -15,17 +15,19 @@
 
 mod drop;
 mod flow;
+mod retry;
 mod service;
 
 pub use drop::{DROP_REASONS, DropReason};
 pub use flow::{Flow, FlowAction, FlowKey, UdpForward, UdpForwardKey, UdpReverse, UdpReverseKey};
+pub use retry::{Attempt, EjectedKey};
 pub use service::{
     Backend, BackendKey, BackendStats, IngressTask, PortKey, PublishedPort, SocketVip, Traffic, Vip,
 };
 
 /// Layout version of everything in this crate; part of the pin folder's name, so that maps of
 /// another layout are never picked up.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Entries of [`Endpoint`]s a node can know: local containers and the remote ones of its networks.
 pub const MAX_ENDPOINTS: u32 = 65_536;
@@ -41,6 +43,11 @@ pub const MAX_PORTS: u32 = 256;
 pub const MAX_FLOWS: u32 = 262_144;
 /// Tracked destinations of unconnected UDP sockets; the least recently used is evicted.
 pub const MAX_UDP_FLOWS: u32 = 65_536;
+/// Connections through VIPs that may still be refused; the least recently used is evicted. Each
+/// matters for a round trip only.
+pub const MAX_ATTEMPTS: u32 = 16_384;
+/// Backends that refused a connection of late; the least recently used is evicted.
+pub const MAX_EJECTED: u32 = 1_024;
 /// The node's own addresses on which published ports answer.
 pub const MAX_NODE_ADDRESSES: u32 = 64;
 /// Entries of one Maglev table. A prime, as the permutation needs, and ten times the backends for
@@ -178,5 +185,7 @@ mod pod {
         UdpReverseKey,
         UdpReverse,
         SocketVip,
+        Attempt,
+        EjectedKey,
     );
 }

@@ -88,7 +88,7 @@ pub struct PublishedPort {
     /// First entry of its Maglev table in map `MAGLEV` (array of `u32`, [`crate::MAGLEV_SIZE`]
     /// entries each, holding keys of `INGRESS_TASKS`).
     pub maglev: u32,
-    /// Healthy backends; 0 means connections are refused.
+    /// Backends that serve; with 0 packets are dropped.
     pub backends: u32,
     /// Port in the container, network order bytes.
     pub target_port: [u8; 2],

@@ -8,6 +8,8 @@ pub const FIN: u8 = 0x01;
 /// TCP flags.
 pub const SYN: u8 = 0x02;
 /// TCP flags.
+pub const RST: u8 = 0x04;
+/// TCP flags.
 pub const ACK: u8 = 0x10;
 
 /// What an IP packet carries.
@@ -44,6 +46,8 @@ pub struct Frame {
     pub destination: SocketAddr,
     /// Transport.
     pub kind: Kind,
+    /// Sequence and acknowledgement number of TCP.
+    pub numbers: [u32; 2],
     /// Payload.
     pub payload: Vec<u8>,
 }
@@ -56,6 +60,7 @@ impl Frame {
             from: [2, 0, 0, 0, 0, 2],
             source: source.into(),
             destination: destination.into(),
+            numbers: if matches!(kind, Kind::Tcp { .. }) { [1, 2] } else { [0; 2] },
             kind,
             payload: b"shoal of fish".to_vec(),
         }
@@ -72,6 +77,19 @@ impl Frame {
         options.extend(mss.to_be_bytes());
         let kind = Kind::Tcp { flags: SYN, options };
         Frame { payload: vec![], ..Frame::new(source, destination, kind) }
+    }
+
+    /// The reset a closed port answers a SYN by (RFC 9293, 3.5.2, group 1).
+    pub fn refusal(syn: &Frame) -> Frame {
+        let kind = Kind::Tcp { flags: RST | ACK, options: vec![] };
+        Frame {
+            source: syn.destination,
+            destination: syn.source,
+            numbers: [0, syn.numbers[0].wrapping_add(1)],
+            kind,
+            payload: vec![],
+            ..syn.clone()
+        }
     }
 
     /// UDP.
@@ -176,7 +194,7 @@ impl Frame {
             Kind::Tcp { flags, options } => {
                 bytes.extend(source.to_be_bytes());
                 bytes.extend(destination.to_be_bytes());
-                bytes.extend([0, 0, 0, 1, 0, 0, 0, 2]);
+                bytes.extend(self.numbers.map(u32::to_be_bytes).as_flattened());
                 bytes.extend([(5 + options.len() as u8 / 4) << 4, *flags, 0xff, 0, 0, 0, 0, 0]);
                 bytes.extend(options);
                 16
@@ -259,10 +277,13 @@ impl Frame {
             (address(8), address(24), bytes[6], &bytes[40..40 + length])
         };
         let word = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
+        let mut numbers = [0; 2];
         let (kind, ports, header) = match protocol {
             6 => {
                 let header = usize::from(transport[12] >> 4) * 4;
                 let options = transport[20..header].to_vec();
+                let number = |at: usize| u32::from(word(at)) << 16 | u32::from(word(at + 2));
+                numbers = [number(4), number(8)];
                 (Kind::Tcp { flags: transport[13], options }, (word(0), word(2)), header)
             }
             17 => {
@@ -279,6 +300,7 @@ impl Frame {
             source: SocketAddr::new(source, ports.0),
             destination: SocketAddr::new(destination, ports.1),
             kind,
+            numbers,
             payload: transport[header..].to_vec(),
         };
         if frame.kind != Kind::UdpUnchecked {

@@ -60,6 +60,15 @@ impl Node {
     ///
     /// When a part cannot be made.
     pub fn new() -> Node {
+        Node::over(Tables::new())
+    }
+
+    /// The same, with the tables of an object some of whose programs are attached elsewhere.
+    ///
+    /// # Panics
+    ///
+    /// When a part cannot be made.
+    pub fn over(mut tables: Tables) -> Node {
         let namespaces = [Namespace::new(), Namespace::new(), Namespace::new()];
         let [a, b, outside] = &namespaces;
         let (a_index, a_socket) = link("task-a", a);
@@ -78,7 +87,6 @@ impl Node {
             let mac = text(local_mac(uplink));
             ip(&format!("neighbour add {host} lladdr {mac} dev uplink nud permanent"));
         }
-        let mut tables = Tables::new();
         tables.config(Node::overlay(), system::ifindex("shoal0"), uplink);
         for (program, interfaces) in [
             ("from_container", &["task-a", "task-b"][..]),
@@ -131,17 +139,26 @@ impl Node {
             _ => host_mac(system::ifindex("uplink")),
         });
         self.run(port, move || {
-            let (bits, nodad) = if address.is_ipv4() { (32, "") } else { (128, " nodad") };
+            let bits = if address.is_ipv4() { 32 } else { 128 };
             for scope in ["all", "default", "eth0"] {
                 // Absent where the kernel has no IPv6.
                 let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6"), "0");
             }
-            ip(&format!("address add {address}/{bits} dev eth0{nodad}"));
-            system::wait_for_address(address);
+            add_address(address);
             ip(&format!("route add {gateway}/{bits} dev eth0"));
             ip(&format!("route add default via {gateway} dev eth0"));
             ip(&format!("neighbour add {gateway} lladdr {mac} dev eth0 nud permanent"));
         });
+    }
+
+    /// Gives it a further address.
+    pub fn address(&self, port: Port, address: IpAddr) {
+        self.run(port, move || add_address(address));
+    }
+
+    /// Cookie of a container's network namespace.
+    pub fn cookie(&self, port: Port) -> u64 {
+        self.run(port, system::netns_cookie)
     }
 
     /// Runs a function in a container or on the outside host.
@@ -194,6 +211,12 @@ impl Default for Node {
     fn default() -> Node {
         Node::new()
     }
+}
+
+fn add_address(address: IpAddr) {
+    let (bits, nodad) = if address.is_ipv4() { (32, "") } else { (128, " nodad") };
+    ip(&format!("address add {address}/{bits} dev eth0{nodad}"));
+    system::wait_for_address(address);
 }
 
 /// Whether an IP packet is a test's and not the kernel's (listener reports, neighbour discovery).

@@ -20,7 +20,7 @@ pub fn load() -> Ebpf {
         path.display()
     );
     let mut loader = EbpfLoader::new();
-    for table in ["FLOWS", "UDP_FORWARD", "UDP_REVERSE"] {
+    for table in ["FLOWS", "ATTEMPTS", "UDP_FORWARD", "UDP_REVERSE"] {
         loader.map_max_entries(table, 1_024);
     }
     loader

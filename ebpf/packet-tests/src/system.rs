@@ -5,7 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{Error, Result},
     mem::size_of,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, TcpListener, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
@@ -144,6 +144,18 @@ pub(crate) fn tun(name: &str) -> Result<OwnedFd> {
         }
     }
     Ok(file.into())
+}
+
+/// Ends a listening socket as the end of its process does: its port refuses from now on, and threads
+/// that wait for callers are woken.
+///
+/// # Panics
+///
+/// When it is none.
+pub fn shut(listener: &TcpListener) {
+    // SAFETY: no memory involved.
+    let refused = unsafe { libc::shutdown(listener.as_raw_fd(), libc::SHUT_RDWR) };
+    assert!(refused == 0, "shutdown: {}", Error::last_os_error());
 }
 
 /// Waits until one of the descriptors can be read; empty when the time is up.

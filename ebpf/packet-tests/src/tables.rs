@@ -1,14 +1,17 @@
 //! The tables as user space fills them.
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use aya::{
     Ebpf, Pod,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap},
 };
 use shoal_maps::{
-    Address, Backend, BackendKey, BackendStats, CallerKey, DropReason, Endpoint, IngressTask,
-    MAGLEV_SIZE, NodeConfig, PortKey, PublishedPort, Traffic, Vip,
+    Address, Attempt, Backend, BackendKey, BackendStats, CallerKey, DropReason, EjectedKey,
+    Endpoint, Flow, FlowKey, IngressTask, MAGLEV_SIZE, NodeConfig, PortKey, PublishedPort, Traffic,
+    Vip,
 };
+
+use crate::Frame;
 
 /// MAC of a container's `eth0` in these tests, by its interface index.
 pub fn local_mac(ifindex: u32) -> [u8; 6] {
@@ -84,6 +87,27 @@ impl Tables {
         }
         let count = backends.len() as u32;
         self.insert("VIPS", Address::from(vip), Vip { service, network, count, pad: 0 });
+    }
+
+    /// The SYN of a socket connected through a VIP was seen.
+    pub fn attempt(&mut self, syn: &Frame, vip: IpAddr) {
+        let key = flow_key(syn.source, syn.destination);
+        self.insert("ATTEMPTS", key, Attempt { vip: vip.into(), sequence: syn.numbers[0], pad: 0 });
+    }
+
+    /// The flow of TCP packets between two ends.
+    pub fn flow(&mut self, from: SocketAddr, to: SocketAddr) -> Option<Flow> {
+        self.hash("FLOWS").get(&flow_key(from, to), 0).ok()
+    }
+
+    /// A backend refused connections to a port; `until` in monotonic time, ns.
+    pub fn eject(&mut self, task: u64, port: u16, until: u64) {
+        self.insert("EJECTED", ejected_key(task, port), until);
+    }
+
+    /// Until when a backend is spared, if it refused a connection.
+    pub fn ejected(&mut self, task: u64, port: u16) -> Option<u64> {
+        self.hash("EJECTED").get(&ejected_key(task, port), 0).ok()
     }
 
     /// Removes an entry of a table keyed by address.
@@ -164,6 +188,21 @@ impl Tables {
         let map: PerCpuArray<_, u64> = PerCpuArray::try_from(map).expect("DROPS");
         map.get(&(reason as u32), 0).expect("DROPS").iter().sum()
     }
+}
+
+fn flow_key(from: SocketAddr, to: SocketAddr) -> FlowKey {
+    FlowKey {
+        source: from.ip().into(),
+        destination: to.ip().into(),
+        source_port: from.port().to_be_bytes(),
+        destination_port: to.port().to_be_bytes(),
+        protocol: 6,
+        pad: [0; 3],
+    }
+}
+
+fn ejected_key(task: u64, port: u16) -> EjectedKey {
+    EjectedKey { task, port: port.to_be_bytes(), pad: [0; 6] }
 }
 
 impl Default for Tables {

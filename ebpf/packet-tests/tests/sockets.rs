@@ -179,6 +179,47 @@ in_a_cgroup! {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         settles(cgroup, 11, 0);
     }
+    fn a_backend_that_refused_a_port_is_spared_there_and_nowhere_else(f, cgroup) {
+        let (web, other) = (service(cgroup, f, 3, 80), service(cgroup, f, 3, 81));
+        cgroup.tables.eject(11, 80, u64::MAX);
+        cgroup.tables.eject(12, 80, u64::MAX);
+        for _ in 0..30 {
+            assert_eq!(number(&mut TcpStream::connect(web).expect("connected")), 13);
+        }
+        let mut answered: Vec<_> =
+            (0..30).map(|_| number(&mut TcpStream::connect(other).expect("connected"))).collect();
+        answered.sort();
+        answered.dedup();
+        assert_eq!(answered, [11, 12]);
+    }
+    fn backends_that_all_refused_are_chosen_all_the_same(f, cgroup) {
+        let vip = service(cgroup, f, 3, 80);
+        for task in 11..=13 {
+            cgroup.tables.eject(task, 80, u64::MAX);
+        }
+        let mut answered: Vec<_> =
+            (0..30).map(|_| number(&mut TcpStream::connect(vip).expect("connected"))).collect();
+        answered.sort();
+        answered.dedup();
+        assert_eq!(answered, [11, 12, 13]);
+    }
+    fn a_refusal_is_forgotten_when_its_time_is_over(f, cgroup) {
+        let vip = service(cgroup, f, 2, 80);
+        cgroup.tables.eject(11, 80, 1);
+        for _ in 0..10 {
+            number(&mut TcpStream::connect(vip).expect("connected"));
+        }
+        assert_eq!([11, 12].map(|task| stats(cgroup, task).connections), [5, 5]);
+    }
+    fn udp_does_not_mind_what_tcp_was_refused(f, cgroup) {
+        let vip = service(cgroup, f, 2, 53);
+        cgroup.tables.eject(11, 53, u64::MAX);
+        for _ in 0..10 {
+            ask(&udp(f), vip);
+            udp(f).connect(vip).expect("connected");
+        }
+        assert_eq!([11, 12].map(|task| stats(cgroup, task).connections), [10, 10]);
+    }
     fn connected_udp_talks_to_one_backend_and_sees_the_vip(f, cgroup) {
         let vip = service(cgroup, f, 3, 53);
         let socket = udp(f);

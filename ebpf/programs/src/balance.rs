@@ -4,13 +4,33 @@ use shoal_maps::{Backend, BackendKey, IngressTask, MAGLEV_SIZE, PublishedPort, V
 
 use crate::{
     maps::{MAGLEV, found},
-    packet::Packet,
+    packet::{Packet, TCP},
+    retry,
 };
 
+/// Slots looked at after the two candidates when neither is fit.
+const FURTHER: u32 = 8;
+/// How fit a backend is for a new connection; less is better.
+const FIT: u32 = 0;
+const EJECTED: u32 = 1;
+const EXCLUDED: u32 = 2;
+
+/// What a backend is chosen for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// IP protocol.
+    pub(crate) protocol: u8,
+    /// Port of the service.
+    pub(crate) port: [u8; 2],
+    /// A task not to be chosen, or 0.
+    pub(crate) excluded: u64,
+}
+
 /// The less loaded of two random backends (Mitzenmacher, "The power of two choices", 2001), or none
-/// when the VIP has none.
+/// when the VIP has none. A backend that refused a connection to the wanted port of late is taken only
+/// for want of a better one, an excluded one never.
 #[inline(always)]
-pub(crate) fn less_loaded(vip: &Vip) -> Option<&'static Backend> {
+pub(crate) fn less_loaded(vip: &Vip, wanted: &Wanted) -> Option<&'static Backend> {
     let count = vip.count;
     if count == 0 {
         return None;
@@ -21,11 +41,44 @@ pub(crate) fn less_loaded(vip: &Vip) -> Option<&'static Backend> {
         // Distinct from the first: one of the others, counted on from it.
         _ => (first + 1 + below(count - 1)) % count,
     };
-    match (backend(vip, first), backend(vip, second)) {
-        (Some(a), Some(b)) => Some(if load(b.task) < load(a.task) { b } else { a }),
-        (Some(one), None) | (None, Some(one)) => Some(one),
+    let fitness = |backend: &Backend| fitness(backend, wanted);
+    let (mut best, mut least) = match (backend(vip, first), backend(vip, second)) {
+        (Some(a), Some(b)) => {
+            let (of_a, of_b) = (fitness(a), fitness(b));
+            if of_b < of_a || (of_b == of_a && load(b.task) < load(a.task)) {
+                (b, of_b)
+            } else {
+                (a, of_a)
+            }
+        }
+        (Some(one), None) | (None, Some(one)) => (one, fitness(one)),
         // Both slots were being taken away: the first goes last.
-        (None, None) => backend(vip, 0),
+        (None, None) => {
+            let one = backend(vip, 0)?;
+            (one, fitness(one))
+        }
+    };
+    if least != FIT {
+        for step in 0..FURTHER {
+            if let Some(other) = backend(vip, (second + 1 + step) % count) {
+                let of_other = fitness(other);
+                if of_other < least {
+                    (best, least) = (other, of_other);
+                }
+            }
+        }
+    }
+    (least < EXCLUDED).then_some(best)
+}
+
+#[inline(always)]
+fn fitness(backend: &Backend, wanted: &Wanted) -> u32 {
+    if backend.task == wanted.excluded {
+        EXCLUDED
+    } else if wanted.protocol == TCP && retry::is_ejected(backend.task, wanted.port) {
+        EJECTED
+    } else {
+        FIT
     }
 }
 
@@ -44,7 +97,7 @@ fn backend(vip: &Vip, slot: u32) -> Option<&'static Backend> {
 
 /// A random number below `bound`, which is not zero.
 #[inline(always)]
-fn below(bound: u32) -> u32 {
+pub(crate) fn below(bound: u32) -> u32 {
     // SAFETY: no arguments, no effects.
     let random = unsafe { bpf_get_prandom_u32() };
     ((u64::from(random) * u64::from(bound)) >> 32) as u32

@@ -4,7 +4,7 @@
 //! ```text
 //! source is not this container's ─> drop
 //! known flow ─ MeshReply ─> source := published address, out by the uplink or to its node
-//!            ─ VipForward, VipReply ─> translate, then as below
+//!            ─ VipForward, VipReply, Retried ─> translate, then as below
 //! destination is a VIP ─ ping ─> answered here
 //!                      ─ TCP, UDP ─> choose a backend, translate, then as below
 //! destination is an endpoint of the same network ─ here ─> into the container
@@ -15,7 +15,8 @@ use aya_ebpf::programs::TcContext;
 use shoal_maps::{Address, DropReason, Endpoint, Flow, FlowAction, Vip};
 
 use crate::{
-    Refusal, balance,
+    Refusal,
+    balance::{self, Wanted},
     counters::{self, Way},
     deliver,
     flows::{self, Entry},
@@ -23,7 +24,7 @@ use crate::{
     maps::found,
     mss,
     packet::{Packet, Syn},
-    ping,
+    ping, retry,
     rewrite::{self, End},
 };
 
@@ -50,33 +51,37 @@ pub(crate) fn handle(ctx: &TcContext) -> Result<i32, Refusal> {
 #[inline(always)]
 fn route(packet: &mut Packet<'_>, sender: &Endpoint) -> Result<i32, Refusal> {
     let known = if packet.has_ports() { Entry::of(packet)?.find() } else { None };
-    if let Some(flow) = known {
-        if flows::is(flow, FlowAction::MeshReply) {
-            return mesh_reply(packet, flow);
+    match known {
+        Some(flow) if flows::is(flow, FlowAction::MeshReply) => return mesh_reply(packet, flow),
+        Some(flow) if flows::is(flow, FlowAction::VipReply) => retry::reply(packet, flow)?,
+        Some(flow) if flows::is(flow, FlowAction::Retried) && retry::follows(packet, flow)? => {
+            rewrite::port(packet, End::Source, flow.port)?;
+            to_backend(packet, &flow.address)?;
         }
-        if flows::is(flow, FlowAction::VipReply) {
-            rewrite::address(packet, End::Source, &flow.address)?;
-            return forward(packet, sender);
-        }
+        _ => match found!(VIPS, &packet.destination) {
+            Some(vip) if vip.network != sender.network => {
+                return Err(DropReason::OtherNetwork.into());
+            }
+            Some(_) if packet.fragment => return Err(DropReason::Fragment.into()),
+            Some(_) if ping::is_icmp(packet) => return ping::answer(packet, sender),
+            Some(vip) => to_vip(packet, vip, known)?,
+            None if packet.syn()? == Some(Syn::Request) => {
+                forget_vip(packet)?;
+                retry::remember(packet)?;
+            }
+            None => {}
+        },
     }
-    match found!(VIPS, &packet.destination) {
-        Some(vip) => to_vip(packet, sender, vip, known),
-        None => {
-            forget_vip(packet)?;
-            forward(packet, sender)
-        }
-    }
+    forward(packet, sender)
 }
 
 /// A connection made to a backend itself may have the ports of an earlier one through the VIP, whose
 /// answers must then no longer be translated.
 #[inline(always)]
 fn forget_vip(packet: &Packet<'_>) -> Result<(), Refusal> {
-    if packet.syn()? == Some(Syn::Request) {
-        let answer = Entry::answering(packet)?;
-        if answer.find().is_some_and(|flow| flows::is(flow, FlowAction::VipReply)) {
-            answer.remove();
-        }
+    let answer = Entry::answering(packet)?;
+    if answer.find().is_some_and(|flow| flows::is(flow, FlowAction::VipReply)) {
+        answer.remove();
     }
     Ok(())
 }
@@ -96,27 +101,16 @@ fn forward(packet: &mut Packet<'_>, sender: &Endpoint) -> Result<i32, Refusal> {
     }
     match receiver.ifindex {
         0 => deliver::into_tunnel(deliver::config()?),
-        _ => deliver::into_container(packet, receiver),
+        _ => {
+            retry::withhold(packet, sender)?;
+            deliver::into_container(packet, receiver)
+        }
     }
 }
 
-/// Translates the destination and sends on.
+/// Translates the destination to the flow's backend, or to one chosen now.
 #[inline(always)]
-fn to_vip(
-    packet: &mut Packet<'_>,
-    sender: &Endpoint,
-    vip: &Vip,
-    known: Option<&Flow>,
-) -> Result<i32, Refusal> {
-    if vip.network != sender.network {
-        return Err(DropReason::OtherNetwork.into());
-    }
-    if packet.fragment {
-        return Err(DropReason::Fragment.into());
-    }
-    if ping::is_icmp(packet) {
-        return ping::answer(packet, sender);
-    }
+fn to_vip(packet: &mut Packet<'_>, vip: &Vip, known: Option<&Flow>) -> Result<(), Refusal> {
     if !packet.has_ports() {
         // A VIP stands for every port of TCP and UDP, and for nothing else.
         return Err(DropReason::NoBackend.into());
@@ -125,14 +119,19 @@ fn to_vip(
         Some(address) => address,
         None => choose(packet, vip)?,
     };
-    if address == packet.source {
+    to_backend(packet, &address)
+}
+
+/// Translates the destination.
+#[inline(always)]
+fn to_backend(packet: &mut Packet<'_>, address: &Address) -> Result<(), Refusal> {
+    if *address == packet.source {
         // A task that calls itself: it would refuse a packet from its own address, so both
-        // directions look as if they came from the VIP.
-        let vip = packet.destination;
-        rewrite::address(packet, End::Source, &vip)?;
+        // directions look as if they came from the address called.
+        let called = packet.destination;
+        rewrite::address(packet, End::Source, &called)?;
     }
-    rewrite::address(packet, End::Destination, &address)?;
-    forward(packet, sender)
+    rewrite::address(packet, End::Destination, address)
 }
 
 /// The backend a known flow keeps: unless it is gone, or a SYN starts the flow anew. A SYN before
@@ -155,7 +154,8 @@ fn usable(packet: &Packet<'_>, known: Option<&Flow>) -> Result<Option<Address>, 
 /// Chooses a backend and remembers it for both directions.
 #[inline(always)]
 fn choose(packet: &Packet<'_>, vip: &Vip) -> Result<Address, Refusal> {
-    let Some(backend) = balance::less_loaded(vip) else {
+    let (protocol, port) = (packet.protocol, packet.destination_port);
+    let Some(backend) = balance::less_loaded(vip, &Wanted { protocol, port, excluded: 0 }) else {
         return Err(DropReason::NoBackend.into());
     };
     let entry = Entry::of(packet)?;

@@ -1,5 +1,8 @@
 //! Use of the flow table.
-use aya_ebpf::{helpers::generated::bpf_ktime_get_coarse_ns, macros::map, maps::PerCpuArray};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST, helpers::generated::bpf_ktime_get_coarse_ns, macros::map,
+    maps::PerCpuArray,
+};
 use shoal_maps::{DropReason, Flow, FlowAction, FlowKey};
 
 use crate::{Refusal, maps::FLOWS, packet::Packet};
@@ -73,6 +76,13 @@ impl Entry {
         let _ = FLOWS.insert(&self.key, &self.flow, 0);
     }
 
+    /// Inserts the flow unless there is one; whether it did.
+    #[inline(always)]
+    pub(crate) fn put_new(&mut self) -> bool {
+        self.flow.seen = now();
+        FLOWS.insert(&self.key, &self.flow, u64::from(BPF_NOEXIST)).is_ok()
+    }
+
     /// Removes the flow.
     #[inline(always)]
     pub(crate) fn remove(&self) {
@@ -106,7 +116,7 @@ pub(crate) fn is(flow: &Flow, action: FlowAction) -> bool {
 
 /// Monotonic time, ns, as fine as the timer tick.
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: no arguments, no effects.
     unsafe { bpf_ktime_get_coarse_ns() }
 }

@@ -25,6 +25,7 @@ mod mss;
 mod overlay;
 mod packet;
 mod ping;
+mod retry;
 mod rewrite;
 mod sockets;
 mod uplink;

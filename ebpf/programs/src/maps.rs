@@ -6,10 +6,11 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap},
 };
 use shoal_maps::{
-    Address, Backend, BackendKey, BackendStats, CallerKey, DROP_REASONS, Endpoint, Flow, FlowKey,
-    IngressTask, MAGLEV_SIZE, MAX_BACKENDS, MAX_CALLERS, MAX_ENDPOINTS, MAX_FLOWS,
-    MAX_NODE_ADDRESSES, MAX_PORTS, MAX_UDP_FLOWS, MAX_VIPS, NodeConfig, PortKey, PublishedPort,
-    SocketVip, Traffic, UdpForward, UdpForwardKey, UdpReverse, UdpReverseKey, Vip,
+    Address, Attempt, Backend, BackendKey, BackendStats, CallerKey, DROP_REASONS, EjectedKey,
+    Endpoint, Flow, FlowKey, IngressTask, MAGLEV_SIZE, MAX_ATTEMPTS, MAX_BACKENDS, MAX_CALLERS,
+    MAX_EJECTED, MAX_ENDPOINTS, MAX_FLOWS, MAX_NODE_ADDRESSES, MAX_PORTS, MAX_UDP_FLOWS, MAX_VIPS,
+    NodeConfig, PortKey, PublishedPort, SocketVip, Traffic, UdpForward, UdpForwardKey, UdpReverse,
+    UdpReverseKey, Vip,
 };
 
 /// Tables of a cluster are mostly far below their bound: memory is taken per entry.
@@ -50,6 +51,12 @@ pub(crate) static NODE_ADDRESSES: HashMap<Address, u8> =
     HashMap::with_max_entries(MAX_NODE_ADDRESSES, SPARSE);
 #[map]
 pub(crate) static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(MAX_FLOWS, 0);
+#[map]
+pub(crate) static ATTEMPTS: LruHashMap<FlowKey, Attempt> =
+    LruHashMap::with_max_entries(MAX_ATTEMPTS, 0);
+#[map]
+pub(crate) static EJECTED: LruHashMap<EjectedKey, u64> =
+    LruHashMap::with_max_entries(MAX_EJECTED, 0);
 #[map]
 pub(crate) static UDP_FORWARD: LruHashMap<UdpForwardKey, UdpForward> =
     LruHashMap::with_max_entries(MAX_UDP_FLOWS, 0);

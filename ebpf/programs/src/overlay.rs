@@ -11,6 +11,7 @@ use crate::{
     geneve::{self, Inside},
     maps::found,
     packet::Packet,
+    retry,
     rewrite::{self, End},
 };
 
@@ -34,9 +35,10 @@ pub(crate) fn handle(ctx: &TcContext) -> Result<i32, Refusal> {
     if packet.has_ports() {
         if let Some(flow) = Entry::of(&packet)?.find() {
             if flows::is(flow, FlowAction::VipReply) {
-                rewrite::address(&mut packet, End::Source, &flow.address)?;
+                retry::reply(&mut packet, flow)?;
             }
         }
+        retry::withhold(&packet, sender)?;
     }
     deliver::into_container(&mut packet, receiver)
 }

@@ -24,13 +24,27 @@ pub(crate) const UDP: u8 = 17;
 pub(crate) const FRAGMENT: u8 = 44;
 pub(crate) const ICMP_V6: u8 = 58;
 
+/// Offsets of sequence and acknowledgement number in TCP's header (RFC 9293, 3.1).
+pub(crate) const TCP_SEQUENCE: u32 = 4;
+pub(crate) const TCP_ACKNOWLEDGEMENT: u32 = 8;
 /// Offset of the checksum in the headers of TCP (RFC 9293, 3.1), UDP (RFC 768).
 pub(crate) const TCP_CHECKSUM: u32 = 16;
 pub(crate) const UDP_CHECKSUM: u32 = 6;
 /// Flags of TCP, byte 13 of its header (RFC 9293, 3.1).
 const TCP_FLAGS: u32 = 13;
 const TCP_SYN: u8 = 0x02;
+const TCP_RST: u8 = 0x04;
 const TCP_ACK: u8 = 0x10;
+
+/// TCP's header from the sequence number on (RFC 9293, 3.1).
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Tcp {
+    sequence: [u8; 4],
+    acknowledgement: [u8; 4],
+    _data_offset: u8,
+    flags: u8,
+}
 
 /// IPv4 header (RFC 791, 3.1).
 #[repr(C)]
@@ -191,6 +205,19 @@ impl<'a> Packet<'a> {
             (true, false) => Some(Syn::Request),
             (true, true) => Some(Syn::Answer),
         })
+    }
+
+    /// What a reset that answers a SYN acknowledges. Only such a one has number zero together with an
+    /// acknowledgement: RFC 9293, 3.5.2, group 1.
+    #[inline(always)]
+    pub(crate) fn refusal(&self) -> Result<Option<u32>, Refusal> {
+        if self.protocol != TCP || self.fragment {
+            return Ok(None);
+        }
+        let tcp: Tcp = self.load(self.transport + TCP_SEQUENCE)?;
+        let refuses = tcp.flags & (TCP_RST | TCP_ACK | TCP_SYN) == TCP_RST | TCP_ACK
+            && tcp.sequence == [0; 4];
+        Ok(refuses.then_some(u32::from_be_bytes(tcp.acknowledgement)))
     }
 
     /// Offset of the transport checksum, where it covers the addresses too.

@@ -7,7 +7,7 @@ use shoal_maps::{Address, DropReason};
 
 use crate::{
     Refusal,
-    packet::{Packet, UDP},
+    packet::{Packet, TCP_ACKNOWLEDGEMENT, TCP_CHECKSUM, UDP},
 };
 
 /// Linux 6.16, `include/uapi/linux/bpf.h`: the pseudo header is IPv6's, which has no checksum of its
@@ -104,6 +104,16 @@ pub(crate) fn port(packet: &mut Packet<'_>, end: End, new: [u8; 2]) -> Result<()
         End::Destination => packet.destination_port = new,
     }
     Ok(())
+}
+
+/// Writes a new acknowledgement number. The packet must be TCP.
+#[inline(always)]
+pub(crate) fn acknowledgement(packet: &Packet<'_>, old: u32, new: u32) -> Result<(), Refusal> {
+    let (old, new) = (old.to_be(), new.to_be());
+    let at = packet.transport + TCP_CHECKSUM;
+    // SAFETY: the helper checks the offset.
+    check(unsafe { bpf_l4_csum_replace(packet.skb(), at, u64::from(old), u64::from(new), 4) })?;
+    packet.store(packet.transport + TCP_ACKNOWLEDGEMENT, new)
 }
 
 /// Tells the checksum at `at` that two bytes change.

@@ -1,8 +1,10 @@
 //! Every command of the docker client that is promised works, and `shoal` says the same.
 
 use crate::fixture::{MEMBERS, Scene, cluster};
+use anyhow::ensure;
 use serde_json::Value;
-use shoal_tests::WEB_IMAGE;
+use shoal_tests::{WEB_IMAGE, wait_for};
+use std::time::Duration;
 
 #[test]
 fn version_and_info_name_the_server() {
@@ -61,14 +63,21 @@ fn shoal_prints_the_same_tables_as_the_docker_client() {
         vec!["service", "ps", "api-same"],
         vec!["network", "ls"],
         vec!["images"],
+        vec!["ps"],
     ] {
-        let shoal = cluster.node(0).shoal(&command).unwrap().ok().unwrap();
         // Columns may be a space wider; words and their order may not differ.
         let words = |text: &str| -> Vec<Vec<String>> {
             let line = |l: &str| l.split_whitespace().map(str::to_owned).collect();
             text.lines().map(line).collect()
         };
-        assert_eq!(words(&shoal), words(&scene.docker(&command)), "{command:?}");
+        // "2 seconds ago" may become 3 between the two.
+        wait_for("the same words", Duration::from_secs(5), || {
+            let shoal = words(&cluster.node(0).shoal(&command)?.ok()?);
+            let docker = words(&scene.docker(&command));
+            ensure!(shoal == docker, "{command:?}: {shoal:?} but docker {docker:?}");
+            Ok(())
+        })
+        .unwrap();
     }
 }
 

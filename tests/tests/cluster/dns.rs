@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -60,7 +60,32 @@ fn a_name_is_gone_with_its_service() {
     .unwrap();
 }
 
-/// Answers every question with one address, until told to stop.
+/// A name server that answers every question with one address, until it is dropped.
+pub(crate) struct Serving {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Serving {
+    pub(crate) fn start(socket: UdpSocket, answer: Ipv4Addr) -> Self {
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || name_server(&socket, answer, &stop)
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // A panic in it was shown; the test fails for want of answers.
+        self.thread.take().map(JoinHandle::join);
+    }
+}
+
 fn name_server(socket: &UdpSocket, answer: Ipv4Addr, stop: &AtomicBool) {
     let mut packet = [0; 512];
     while !stop.load(Ordering::SeqCst) {
@@ -92,12 +117,7 @@ fn other_names_are_asked_of_the_hosts_own_resolvers() {
     scene.network("dns-out", &[]);
     let (router, answer) = (Ipv4Addr::new(192, 0, 2, 254), Ipv4Addr::new(203, 0, 113, 7));
     let socket = cluster.wire().in_network(|| UdpSocket::bind((router, 53)).unwrap()).unwrap();
-    socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
-    let stop = Arc::new(AtomicBool::new(false));
-    let server = thread::spawn({
-        let stop = Arc::clone(&stop);
-        move || name_server(&socket, answer, &stop)
-    });
+    let serving = Serving::start(socket, answer);
     for node in &cluster.nodes()[..MEMBERS] {
         node.set_resolver(router.into()).unwrap();
     }
@@ -107,7 +127,6 @@ fn other_names_are_asked_of_the_hosts_own_resolvers() {
         ensure!(found == BTreeSet::from([IpAddr::from(answer)]), "it is {found:?}");
         Ok(())
     });
-    stop.store(true, Ordering::SeqCst);
-    server.join().unwrap();
+    drop(serving);
     result.unwrap();
 }

@@ -91,8 +91,8 @@ fn a_bad_name_is_refused() {
     let cluster = cluster();
     let said = refused(&cluster, 0, &["service", "create", "-d", "--name", "no_", WEB_IMAGE]);
     assert_says(&said, &["name", "no_"]);
-    let said = refused(&cluster, 0, &["network", "create", "-d", "overlay", "-bad-"]);
-    assert_says(&said, &["name"]);
+    let said = refused(&cluster, 0, &["network", "create", "-d", "overlay", "bad name"]);
+    assert_says(&said, &["name", "bad name"]);
     let said = refused(&cluster, 0, &["service", "inspect", "nobody"]);
     assert_says(&said, &["no such service: nobody"]);
 }

@@ -1,15 +1,26 @@
 //! The cluster that all tests share, and what one test puts on it.
 
 use shoal_tests::{Cluster, RunningTask, WEB_IMAGE, patiently, web_image};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::{
+    ops::Deref,
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
+};
 
 /// Members of the shared swarm. One more node is there that belongs to none.
 pub(crate) const MEMBERS: usize = 3;
 /// The index of that node.
 pub(crate) const SPARE: usize = 3;
 
+/// The shared cluster, held by one test.
+pub(crate) struct Shared {
+    cluster: MutexGuard<'static, Cluster>,
+    /// Length of each node's log when the test began.
+    logged: Vec<usize>,
+}
+
 /// The shared cluster, one test at a time. The guardian removes it when the process ends.
-pub(crate) fn cluster() -> MutexGuard<'static, Cluster> {
+pub(crate) fn cluster() -> Shared {
     static SHARED: OnceLock<Mutex<Cluster>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
         let cluster = Cluster::builder().nodes(MEMBERS + 1).clients(1).start().unwrap();
@@ -18,7 +29,33 @@ pub(crate) fn cluster() -> MutexGuard<'static, Cluster> {
         Mutex::new(cluster)
     });
     // A test that failed has cleaned up its own things.
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    let cluster = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let logged = cluster.nodes().iter().map(|node| node.logs().len()).collect();
+    Shared { cluster, logged }
+}
+
+impl Deref for Shared {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        /// Lines shown of each node's log.
+        const LINES: usize = 80;
+        if !thread::panicking() {
+            return;
+        }
+        for (node, before) in self.cluster.nodes().iter().zip(&self.logged) {
+            let log = node.logs();
+            let lines: Vec<&str> = log.get(*before..).unwrap_or_default().lines().collect();
+            let shown = &lines[lines.len().saturating_sub(LINES)..];
+            eprintln!("--- {}, logged in this test:\n{}", node.name(), shown.join("\n"));
+        }
+    }
 }
 
 /// Services and networks of one test; they go with it.

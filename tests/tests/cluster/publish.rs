@@ -1,7 +1,9 @@
 //! Published ports: every node answers, and the page sees the real client.
 
 use crate::fixture::{MEMBERS, Scene, cluster};
-use shoal_tests::{Cluster, Page, Segment, address, patiently, wait_for};
+use anyhow::ensure;
+use shoal_tests::{Cluster, Page, Segment, address, in_network_of, patiently, wait_for};
+use std::{net::UdpSocket, time::Duration};
 
 /// What the client sees at a port of every member, over both families.
 fn ask_everywhere(cluster: &Cluster, port: u16) {
@@ -14,7 +16,7 @@ fn ask_everywhere(cluster: &Cluster, port: u16) {
             let what = format!("{url} on {}", node.name());
             let page = wait_for(&what, patiently(), || {
                 let response = cluster.client(0).http_get(&url)?;
-                anyhow::ensure!(response.status == 200, "{}", response.status);
+                ensure!(response.status == 200, "{}", response.status);
                 Page::parse(&response.body)
             });
             assert_eq!(page.unwrap().client, own, "{url}");
@@ -45,4 +47,31 @@ fn a_port_is_closed_again_when_its_service_is_gone() {
         Err(_) => Ok(()),
     })
     .unwrap();
+}
+
+#[test]
+fn a_published_udp_port_answers_on_every_node_and_sees_the_client() {
+    const PORT: u16 = 8103;
+    let cluster = cluster();
+    let mut scene = Scene::on(&cluster);
+    let task = scene.service("pub-udp", 1, &["-p", "8103:7/udp"], &[]).remove(0);
+    let echo = in_network_of(task.pid, || UdpSocket::bind("[::]:7").unwrap()).unwrap();
+    echo.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let client = cluster.client(0).in_network(|| UdpSocket::bind("0.0.0.0:0").unwrap()).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let own = address(Segment::Clients, 0).0;
+    for node in &cluster.nodes()[..MEMBERS] {
+        let what = format!("an echo through {}", node.name());
+        wait_for(&what, patiently(), || {
+            client.send_to(b"over-udp", (node.addr(), PORT))?;
+            let mut packet = [0; 16];
+            let (length, from) = echo.recv_from(&mut packet)?;
+            ensure!(from.ip().to_canonical() == own, "the task sees {from}");
+            echo.send_to(&packet[..length], from)?;
+            let (length, from) = client.recv_from(&mut packet)?;
+            ensure!(&packet[..length] == b"over-udp" && from == (node.addr(), PORT).into());
+            Ok(())
+        })
+        .unwrap();
+    }
 }

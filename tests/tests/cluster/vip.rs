@@ -1,8 +1,14 @@
 //! The virtual address of a service, from inside: at the socket, and packet by packet.
 
-use crate::fixture::{Scene, cluster};
-use shoal_tests::{Page, RunningTask, nslookup, patiently, wait_for};
-use std::collections::BTreeMap;
+use crate::{
+    dns::Serving,
+    fixture::{Scene, cluster},
+};
+use shoal_tests::{Page, RunningTask, in_network_of, nslookup, patiently, wait_for};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+};
 
 /// How often each task answers this many requests in a row.
 fn spread(scene: &Scene<'_>, probe: &RunningTask, url: &str, count: usize) -> Vec<usize> {
@@ -39,18 +45,23 @@ fn a_vip_answers_ping_and_udp() {
     let mut scene = Scene::on(&cluster);
     scene.network("vip-udp", &[]);
     let probe = scene.probe("vip-udp-probe", "vip-udp");
-    let echo = ["sh", "-c", "trap 'exit 0' TERM; while :; do nc -l -u -p 7 -w 1 -e cat; done"];
-    scene.service("vip-udp-echo", 1, &["--network", "vip-udp"], &echo);
-    let vip = cluster.vip("vip-udp-echo", "vip-udp").unwrap();
+    let task = scene.probe("vip-udp-names", "vip-udp");
+    let vip = cluster.vip("vip-udp-names", "vip-udp").unwrap();
     let script = format!("ping -c 1 -W 2 {vip}");
     wait_for("a ping", patiently(), || cluster.exec(&probe, &script)?.ok()).unwrap();
-    wait_for("an echo", patiently(), || {
-        let script = "echo over-udp | nc -u -w 1 vip-udp-echo 7";
-        let said = cluster.exec(&probe, script)?.stdout;
-        anyhow::ensure!(said.contains("over-udp"), "{said:?}");
+    // busybox' one client of UDP asks name servers; what answers sits in the task's network.
+    let own = task.address_on(&cluster.network_id("vip-udp").unwrap()).unwrap();
+    let answer = Ipv4Addr::new(203, 0, 113, 9);
+    let socket = in_network_of(task.pid, || UdpSocket::bind((own, 53)).unwrap()).unwrap();
+    let serving = Serving::start(socket, answer);
+    let result = wait_for("an answer", patiently(), || {
+        let script = format!("nslookup -type=a anything.example {vip}");
+        let found = nslookup(&cluster.exec(&probe, &script)?.stdout);
+        anyhow::ensure!(found == BTreeSet::from([IpAddr::from(answer)]), "{found:?}");
         Ok(())
-    })
-    .unwrap();
+    });
+    drop(serving);
+    result.unwrap();
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn a_subnet_that_cannot_be_had_says_why() {
     world.network("last", "10.0.1.0/24");
     assert_eq!(
         refused(&world, request(None, false)).to_string(),
-        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network"
+        "could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: no /24 of 10.0.0.0/23 is free; remove a network, name a --subnet outside of the pool, or begin the swarm with a larger --default-addr-pool"
     );
 }
 
@@ -245,4 +245,18 @@ fn a_removed_network_s_subnet_is_not_given_again_while_its_tasks_stop() {
     assert!(allocate_subnet(&world.state, &request(Some("10.0.1.0/24"), false)).is_err());
     world.run();
     assert_eq!(next(&world).to_string(), "10.0.1.0/24");
+}
+
+#[test]
+fn a_cluster_publishes_no_more_ports_than_its_nodes_have_tables_for() {
+    let mut world = World::new();
+    world.service("web", 0, &[], |s| (1..=250).for_each(|port| publish(s, port)));
+    let wants = |ports: i64| {
+        let mut spec = ServiceSpec::default();
+        (1..=ports).for_each(|port| publish(&mut spec, 1_000 + port));
+        check_ports(&world.state, None, &spec)
+    };
+    assert_eq!(wants(6), Ok(()));
+    let refused = wants(7).unwrap_err().to_string();
+    assert!(refused.contains("250 of 256") && refused.contains("7 more"), "{refused}");
 }

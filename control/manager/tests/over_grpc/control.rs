@@ -206,7 +206,7 @@ async fn networks_in_use_or_ill_made_are_refused() {
     is(
         manager.create_network(overlay("app")).await.unwrap_err(),
         ErrorKind::FailedPrecondition,
-        "rpc error: code = FailedPrecondition desc = could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network",
+        "rpc error: code = FailedPrecondition desc = could not find an available, non-overlapping IPv4 address pool among the defaults to assign to the network: no /24 of 10.0.0.0/24 is free; remove a network, name a --subnet outside of the pool, or begin the swarm with a larger --default-addr-pool",
     );
     manager.shutdown().await;
 }

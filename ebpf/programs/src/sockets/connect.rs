@@ -26,7 +26,7 @@ pub(crate) fn handle(ctx: &SockAddrContext, family: Family) -> i32 {
     }
     let address = sockets::address(ctx, family);
     let Some(vip) = found!(VIPS, &address) else { return ALLOW };
-    let backend = match sockets::backend(ctx, vip) {
+    let backend = match sockets::backend(ctx, vip, protocol as u8) {
         Ok(backend) => backend,
         Err(why) => return refuse(why),
     };

@@ -12,7 +12,10 @@ use aya_ebpf::{
 };
 use shoal_maps::{Address, Backend, CallerKey, Vip};
 
-use crate::{balance, maps::found};
+use crate::{
+    balance::{self, Wanted},
+    maps::found,
+};
 
 /// The call goes on, with the address as it now is.
 pub(crate) const ALLOW: i32 = 1;
@@ -51,14 +54,19 @@ pub(crate) fn refuse(why: Unreachable) -> i32 {
 
 /// Chooses a backend of a VIP for the caller.
 #[inline(always)]
-pub(crate) fn backend(ctx: &SockAddrContext, vip: &Vip) -> Result<&'static Backend, Unreachable> {
+pub(crate) fn backend(
+    ctx: &SockAddrContext,
+    vip: &Vip,
+    protocol: u8,
+) -> Result<&'static Backend, Unreachable> {
     // SAFETY: the context is valid for the run of the program.
     let netns_cookie = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     let caller = CallerKey { netns_cookie, network: vip.network };
     if found!(CALLERS, &caller).is_none() {
         return Err(Unreachable::NotAttached);
     }
-    balance::less_loaded(vip).ok_or(Unreachable::NoBackend)
+    let wanted = Wanted { protocol, port: port(ctx), excluded: 0 };
+    balance::less_loaded(vip, &wanted).ok_or(Unreachable::NoBackend)
 }
 
 /// Reads the address of the call.

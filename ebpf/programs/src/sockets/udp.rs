@@ -5,6 +5,7 @@ use shoal_maps::{UdpForward, UdpForwardKey, UdpReverse, UdpReverseKey};
 use crate::{
     counters,
     maps::{UDP_FORWARD, UDP_REVERSE, found},
+    packet::UDP,
     sockets::{self, ALLOW, Family, peer, refuse},
 };
 
@@ -18,7 +19,7 @@ pub(crate) fn send(ctx: &SockAddrContext, family: Family) -> i32 {
     let known = found!(UDP_FORWARD, &key).copied().filter(is_backend);
     let forward = match known {
         Some(forward) => forward,
-        None => match sockets::backend(ctx, vip) {
+        None => match sockets::backend(ctx, vip, UDP) {
             Ok(backend) => {
                 let forward = UdpForward { backend: backend.address, task: backend.task };
                 // Fails only for want of memory: then the next datagram chooses again.

@@ -95,7 +95,8 @@ fn serve(cluster: &Cluster) -> anyhow::Result<Demo<'_>> {
 
     // Asks without a pause from before the request until the first answer.
     let mut waiter = cluster.node(probe.node).docker_command();
-    let script = "until timeout 1 wget -q -O /dev/null http://web/ 2>/dev/null; do usleep 5000; done";
+    let script =
+        "until timeout 1 wget -q -O /dev/null http://web/ 2>/dev/null; do usleep 5000; done";
     waiter.args(["exec", &probe.container, "timeout", "120", "sh", "-c", script]);
     let mut waiter = waiter.stdout(Stdio::null()).spawn().context("cannot start docker exec")?;
     let request = Instant::now();
@@ -226,7 +227,8 @@ impl Demo<'_> {
         let captures: Vec<_> =
             tasks.iter().map(|t| cluster.capture_of(t.pid)).collect::<anyhow::Result<_>>()?;
         for address in addresses.iter().chain([&vip]) {
-            let script = format!("timeout 1 wget -q -O - http://{address}/; ping -c 1 -W 1 {address}");
+            let script =
+                format!("timeout 1 wget -q -O - http://{address}/; ping -c 1 -W 1 {address}");
             stage.command("outsider", &script);
             let outcome = cluster.exec(outsider, &script)?;
             ensure!(
