@@ -33,6 +33,12 @@ pub(crate) fn run(purpose: For) -> anyhow::Result<toolchain::Toolchain> {
             Package::new("tcpdump", "captures what crosses the wire between nodes"),
         ]);
     }
+    if purpose == For::Tests {
+        wanted.extend([
+            Package::new("wireguard-go", "another WireGuard, for the overlay to talk to"),
+            Package::new("wireguard-tools", "sets up the other WireGuard"),
+        ]);
+    }
     if purpose >= For::Bench {
         wanted.push(Package::new("iperf3", "measures throughput"));
     }

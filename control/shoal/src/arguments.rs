@@ -65,7 +65,7 @@ pub(crate) struct NetCommand {
     /// MTU of the overlay device, bytes
     #[arg(long)]
     mtu: u32,
-    /// Resolver for other names; without any, those are answered SERVFAIL
+    /// Resolver for other names; the host's, as they change, if there is none
     #[arg(long = "resolver")]
     resolvers: Vec<SocketAddr>,
 }

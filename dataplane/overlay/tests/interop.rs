@@ -24,10 +24,10 @@ impl Drop for Process {
 #[test]
 fn wireguard_go_and_the_engine_understand_each_other() {
     let found = |tool: &str| Command::new(tool).arg("--version").output().is_ok();
-    if !found("wireguard-go") || !found("wg") {
-        eprintln!("SKIPPED: install wireguard-go and wireguard-tools for this test");
-        return;
-    }
+    assert!(
+        found("wireguard-go") && found("wg"),
+        "this test needs the packages wireguard-go and wireguard-tools; `cargo xtask test` installs them"
+    );
     let net = Net::new(2);
     let a = Node::start(&net, 0);
     let (other, device) = (net.node(1).to_string(), format!("wgo{}", std::process::id()));
