@@ -98,7 +98,11 @@ fn static_checks(tally: &mut Tally) -> anyhow::Result<()> {
                 .to_owned(),
         );
     }
-    check("unused dependencies", &mut cargo(&["machete", "--skip-target-dir"]), tally)
+    // Called by itself: as cargo's subcommand it mistakes its arguments when cargo started us, too.
+    let mut machete = Command::new(workspace::tools()?.join("bin/cargo-machete"));
+    machete.arg("--skip-target-dir").current_dir(workspace::root());
+    machete.env_remove("CARGO").env_remove("CARGO_PKG_NAME");
+    check("unused dependencies", &mut machete, tally)
 }
 
 /// Whether cargo-deny's database was fetched before: tests fetch nothing by themselves.
