@@ -2,7 +2,13 @@
 
 use crate::process;
 use anyhow::bail;
-use std::{collections::HashSet, fs, path::Path, process::Command};
+use std::{
+    collections::HashSet,
+    fs,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 /// A package and what it is for.
 pub(crate) struct Package {
@@ -27,15 +33,8 @@ pub(crate) fn install(wanted: &[Package]) -> anyhow::Result<()> {
     for package in &missing {
         println!("  {:<20} {}", package.name, package.why);
     }
-    let mut unknown = not_offered(&missing);
-    if !unknown.is_empty() {
-        println!(
-            "Refreshing the package lists (apt-get update): {} not in them.",
-            unknown.join(", ")
-        );
-        process::run(apt_get()?.arg("update").arg("-q"))?;
-        unknown = not_offered(&missing);
-    }
+    refresh()?;
+    let unknown = not_offered(&missing);
     if !unknown.is_empty() {
         bail!(
             "{} offers no package {}.\nShoal is built and tested with Debian 12's packages; install \
@@ -45,8 +44,36 @@ pub(crate) fn install(wanted: &[Package]) -> anyhow::Result<()> {
         );
     }
     println!("Installing them with apt-get.");
-    let names = missing.iter().map(|p| &p.name);
+    apt_install(missing.iter().map(|p| &p.name))
+}
+
+/// Brings packages that are there to the newest version on offer, after saying so.
+pub(crate) fn upgrade(wanted: &[Package]) -> anyhow::Result<()> {
+    println!("Debian packages that are too old:");
+    for package in wanted {
+        println!("  {:<20} {}", package.name, package.why);
+    }
+    refresh()?;
+    println!("Upgrading them with apt-get.");
+    apt_install(wanted.iter().map(|p| &p.name))
+}
+
+fn apt_install<'a>(names: impl Iterator<Item = &'a String>) -> anyhow::Result<()> {
     process::run(apt_get()?.args(["install", "-q", "-y", "--no-install-recommends"]).args(names))
+}
+
+/// Refreshes apt's lists, once: those of a new machine are as old as its image, and name versions
+/// that are too old or no longer there.
+fn refresh() -> anyhow::Result<()> {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    println!("Refreshing the package lists (apt-get update).");
+    if let Err(error) = process::run(apt_get()?.args(["update", "-q"])) {
+        println!("{error:#}; going on with the lists that are here.");
+    }
+    Ok(())
 }
 
 /// Whether apt knows a version of this package that could be installed.

@@ -15,6 +15,10 @@ const BPF_LINKER: &str = "0.13.0";
 /// The LLVM releases that this bpf-linker can be built with, oldest first.
 const LINKER_LLVMS: std::ops::RangeInclusive<u32> = 21..=23;
 
+/// Where Debian's Rust is.
+const DEBIAN: &str = "/usr";
+const WHY: &str = "Rust for the eBPF programs, with the source of core";
+
 /// A compiler with the source of `core`.
 pub(crate) struct Toolchain {
     sysroot: PathBuf,
@@ -50,6 +54,9 @@ pub(crate) fn prepare() -> anyhow::Result<Toolchain> {
         Some(toolchain) => toolchain,
         None => install()?,
     };
+    if toolchain.sysroot == Path::new(DEBIAN) && toolchain.llvm()? < *LINKER_LLVMS.start() {
+        packages::upgrade(&debian())?;
+    }
     prepare_linker(&toolchain)?;
     Ok(toolchain)
 }
@@ -67,7 +74,7 @@ fn chosen() -> anyhow::Result<Option<Toolchain>> {
         };
     }
     let nightly = rustup("nightly").map(|sysroot| Toolchain { sysroot });
-    let debian = Toolchain { sysroot: "/usr".into() };
+    let debian = Toolchain { sysroot: DEBIAN.into() };
     let debian = debian.cargo().is_file().then_some(debian);
     Ok(nightly.into_iter().chain(debian).find(Toolchain::has_core_source))
 }
@@ -81,16 +88,16 @@ fn rustup(name: &str) -> Option<PathBuf> {
     Some(process::output(&mut command).ok()?.trim().into())
 }
 
+/// Debian's packaged Rust.
+fn debian() -> [Package; 3] {
+    ["rustc-web", "cargo-web", "rust-web-src"].map(|name| Package::new(name, WHY))
+}
+
 fn install() -> anyhow::Result<Toolchain> {
-    const WHY: &str = "Rust for the eBPF programs, with the source of core";
-    if ["rustc-web", "cargo-web", "rust-web-src"].iter().all(|name| packages::is_offered(name))
+    if debian().iter().all(|package| packages::is_offered(&package.name))
         || process::find("rustup").is_none()
     {
-        packages::install(&[
-            Package::new("rustc-web", WHY),
-            Package::new("cargo-web", WHY),
-            Package::new("rust-web-src", WHY),
-        ])?;
+        packages::install(&debian())?;
     } else {
         println!("Installing rustup's nightly with rust-src: {WHY}.");
         process::run(Command::new("rustup").args([
