@@ -13,7 +13,7 @@ use shoal_model::{
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 /// Docker's text for a node in no cluster.
@@ -248,12 +248,14 @@ impl Inner {
                 service_id: service.id.clone(),
                 slot,
                 node_id: nodes.get((slot as usize - 1) % nodes.len()).cloned(),
-                spec: service.spec.task_template.clone().unwrap_or_default(),
+                spec: Arc::new(service.spec.task_template.clone().unwrap_or_default()),
                 spec_version: service.spec_version,
                 desired: TaskState::Running,
                 not_before: Timestamp(0),
                 status,
                 networks: addresses,
+                assigned_generic_resources: Vec::new(),
+                host_ports: Vec::new(),
             })));
         }
         self.apply(changes)
@@ -293,7 +295,7 @@ fn node(id: &str, hostname: &str, role: Role, availability: Availability) -> Nod
             nano_cpus: 2_000_000_000,
             memory_bytes: 4 << 30,
             engine_version: "0.1.0".to_owned(),
-            engine_labels: BTreeMap::new(),
+            ..NodeDescription::default()
         }),
         status: NodeStatus {
             state: NodeState::Ready,

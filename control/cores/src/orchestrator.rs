@@ -10,7 +10,7 @@ use shoal_model::{
     Availability, Change, Meta, Node, NodeState, Object, ObjectKind, Service, State, Task,
     TaskState, TaskStatus, Timestamp, docker,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// A replacement waits at most this long for its predecessor to stop (swarmkit's value).
 const STOP_WAIT: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ pub fn orchestrate(
     now: Timestamp,
     new_id: &mut dyn FnMut() -> String,
 ) -> Vec<Change> {
-    let mut plan = Plan { state, now, new_id, changes: Vec::new() };
+    let mut plan = Plan { state, now, new_id, changes: Vec::new(), template: None };
     for service in state.services.values() {
         plan.reconcile(service);
         if plan.changes.len() >= MOST_CHANGES {
@@ -63,6 +63,8 @@ struct Plan<'a> {
     now: Timestamp,
     new_id: &'a mut dyn FnMut() -> String,
     changes: Vec<Change>,
+    /// The service that made tasks last, and the specification they share.
+    template: Option<(String, Arc<docker::TaskSpec>)>,
 }
 
 impl Plan<'_> {
@@ -184,6 +186,7 @@ impl Plan<'_> {
 
     fn create(&mut self, service: &Service, slot: u64, desired: TaskState, not_before: Timestamp) {
         let id = (self.new_id)();
+        let spec = self.template(service);
         self.changes.push(Change::Put(Object::Task(Task {
             name: format!("{}.{slot}.{id}", service.name()),
             id,
@@ -191,7 +194,7 @@ impl Plan<'_> {
             service_id: service.id.clone(),
             slot,
             node_id: None,
-            spec: service.spec.task_template.clone().unwrap_or_default(),
+            spec,
             spec_version: service.spec_version,
             desired,
             not_before,
@@ -203,7 +206,24 @@ impl Plan<'_> {
                 container: None,
             },
             networks: Vec::new(),
+            assigned_generic_resources: Vec::new(),
+            host_ports: Vec::new(),
         })));
+    }
+
+    /// The service's template, the same for all its tasks.
+    fn template(&mut self, service: &Service) -> Arc<docker::TaskSpec> {
+        if let Some(shared) = self.state.template(&service.id, service.spec_version) {
+            return shared.clone();
+        }
+        match &self.template {
+            Some((id, template)) if *id == service.id => template.clone(),
+            _ => {
+                let template = Arc::new(service.spec.task_template.clone().unwrap_or_default());
+                self.template = Some((service.id.clone(), template.clone()));
+                template
+            }
+        }
     }
 
     /// The task is not wanted any more, but stays in the history.

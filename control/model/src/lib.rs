@@ -6,21 +6,24 @@
 
 mod assignment;
 mod control;
+mod generic;
 mod objects;
 mod state;
 mod task;
+mod templates;
 mod time;
 
 pub use assignment::{
     AssignedTask, NodeAssignment, NodeTable, TableNetwork, TablePeer, TableService, TableTask,
 };
 pub use control::{ControlError, ErrorKind, LogLine, LogOptions};
+pub use generic::GenericResource;
 pub use objects::{
     Availability, Cluster, EndpointState, JoinTokens, Meta, NetAddresses, Network, Node,
-    NodeDescription, NodeOverlay, NodeState, NodeStatus, Role, Service,
+    NodeDescription, NodeOverlay, NodeState, NodeStatus, Plugin, PluginKind, Role, Service,
 };
 pub use state::{ApplyError, Change, Object, ObjectKind, State};
-pub use task::{ContainerStatus, PublishedPort, Task, TaskState, TaskStatus};
+pub use task::{ContainerStatus, HostPort, PublishedPort, Task, TaskState, TaskStatus};
 pub use time::Timestamp;
 
 /// The Engine API's own types, for specifications and answers.

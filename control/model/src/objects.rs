@@ -1,5 +1,5 @@
 //! Cluster, nodes, networks and services.
-use crate::{docker, task::PublishedPort, time::Timestamp};
+use crate::{docker, generic::GenericResource, task::PublishedPort, time::Timestamp};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -131,6 +131,43 @@ pub struct NodeDescription {
     pub engine_version: String,
     /// Labels of the daemon (`--label`).
     pub engine_labels: BTreeMap<String, String>,
+    /// Drivers it has, in order. Empty: it does not tell.
+    #[serde(default)]
+    pub plugins: Vec<Plugin>,
+    /// Generic resources of the daemon (`--node-generic-resource`), in order.
+    #[serde(default)]
+    pub generic_resources: Vec<GenericResource>,
+}
+
+/// A driver a node has.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Plugin {
+    /// What it drives.
+    pub kind: PluginKind,
+    /// Name (`overlay`).
+    pub name: String,
+}
+
+/// What a driver drives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum PluginKind {
+    /// Logs of containers.
+    Log,
+    /// Networks.
+    Network,
+    /// Volumes.
+    Volume,
+}
+
+impl PluginKind {
+    /// Docker's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            PluginKind::Log => "Log",
+            PluginKind::Network => "Network",
+            PluginKind::Volume => "Volume",
+        }
+    }
 }
 
 /// A node's place in the overlay.

@@ -1,11 +1,16 @@
 //! The cluster's state in memory: objects by id, names, and the one way to change them.
 use crate::{
+    docker,
     objects::{Cluster, Meta, Network, Node, Service},
     task::Task,
+    templates::{Templates, shared_tasks},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// An object of any kind.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -127,8 +132,9 @@ pub enum ApplyError {
     },
 }
 
-/// All objects of the cluster.
+/// All objects of the cluster. Written out it is the objects alone; the indexes are made anew when it is read.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Stored")]
 pub struct State {
     /// Number of the last transaction applied.
     pub version: u64,
@@ -142,8 +148,39 @@ pub struct State {
     pub services: BTreeMap<String, Service>,
     /// Tasks by id.
     pub tasks: BTreeMap<String, Task>,
+    #[serde(skip)]
     by_service: BTreeMap<String, BTreeSet<String>>,
+    #[serde(skip)]
     by_node: BTreeMap<String, BTreeSet<String>>,
+    #[serde(skip)]
+    templates: Templates,
+}
+
+/// [`State`] as it is written out.
+#[derive(Deserialize)]
+struct Stored {
+    version: u64,
+    cluster: Option<Cluster>,
+    nodes: BTreeMap<String, Node>,
+    networks: BTreeMap<String, Network>,
+    services: BTreeMap<String, Service>,
+    #[serde(deserialize_with = "shared_tasks")]
+    tasks: BTreeMap<String, Task>,
+}
+
+impl From<Stored> for State {
+    fn from(stored: Stored) -> State {
+        let mut state = State {
+            version: stored.version,
+            cluster: stored.cluster,
+            nodes: stored.nodes,
+            networks: stored.networks,
+            services: stored.services,
+            ..State::default()
+        };
+        stored.tasks.into_values().for_each(|task| state.put_task(task));
+        state
+    }
 }
 
 impl State {
@@ -199,6 +236,11 @@ impl State {
         ids.into_iter().flatten().filter_map(|id| self.tasks.get(id))
     }
 
+    /// The specification that the present tasks of a service's template share, if there are any.
+    pub fn template(&self, service: &str, spec_version: u64) -> Option<&Arc<docker::TaskSpec>> {
+        self.templates.get(service, spec_version)
+    }
+
     /// A service by its name.
     pub fn service_named(&self, name: &str) -> Option<&Service> {
         self.services.values().find(|s| s.name() == name)
@@ -240,15 +282,19 @@ impl State {
             Object::Node(o) => drop(self.nodes.insert(o.id.clone(), o)),
             Object::Network(o) => drop(self.networks.insert(o.id.clone(), o)),
             Object::Service(o) => drop(self.services.insert(o.id.clone(), o)),
-            Object::Task(o) => {
-                self.unindex(&o.id);
-                self.by_service.entry(o.service_id.clone()).or_default().insert(o.id.clone());
-                if let Some(node) = &o.node_id {
-                    self.by_node.entry(node.clone()).or_default().insert(o.id.clone());
-                }
-                self.tasks.insert(o.id.clone(), o);
-            }
+            Object::Task(o) => self.put_task(o),
         }
+    }
+
+    fn put_task(&mut self, mut task: Task) {
+        self.templates.share(&mut task);
+        self.templates.hold(&task);
+        self.unindex(&task.id);
+        self.by_service.entry(task.service_id.clone()).or_default().insert(task.id.clone());
+        if let Some(node) = &task.node_id {
+            self.by_node.entry(node.clone()).or_default().insert(task.id.clone());
+        }
+        self.tasks.insert(task.id.clone(), task);
     }
 
     fn delete(&mut self, kind: ObjectKind, id: &str) {
@@ -266,6 +312,7 @@ impl State {
 
     fn unindex(&mut self, task: &str) {
         let Some(old) = self.tasks.get(task) else { return };
+        self.templates.release(old);
         let keys = [
             (&mut self.by_service, Some(&old.service_id)),
             (&mut self.by_node, old.node_id.as_ref()),
@@ -281,3 +328,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,12 @@
 //! Tasks: one attempt to run a container for a slot of a service.
 use crate::{
     docker,
+    generic::GenericResource,
     objects::{Meta, NetAddresses},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// States of a task; they only ever increase. Numbers are swarmkit's.
 ///
@@ -126,6 +128,15 @@ pub struct PublishedPort {
     pub target: u16,
 }
 
+/// A port of a node that one task there takes (`host` publish mode).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct HostPort {
+    /// IP protocol number: 6 TCP, 17 UDP, 132 SCTP.
+    pub protocol: u8,
+    /// Port on the node.
+    pub port: u16,
+}
+
 /// One attempt to run a container for a slot of a service. Never changes its node.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Task {
@@ -139,8 +150,9 @@ pub struct Task {
     pub slot: u64,
     /// Node, from `Assigned` on.
     pub node_id: Option<String>,
-    /// What to run: the service's template when the task was made.
-    pub spec: docker::TaskSpec,
+    /// What to run: the service's template when the task was made. The state makes all tasks of one
+    /// template share it.
+    pub spec: Arc<docker::TaskSpec>,
     /// [`crate::Service::spec_version`] it was made from.
     pub spec_version: u64,
     /// Container name: `service.slot.id`.
@@ -153,4 +165,10 @@ pub struct Task {
     pub status: TaskStatus,
     /// Its addresses, one entry per network, from `Pending` on.
     pub networks: Vec<NetAddresses>,
+    /// What it was given of its node's generic resources, from `Assigned` on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assigned_generic_resources: Vec<GenericResource>,
+    /// Ports of its node it takes (publish mode `host`), from `Assigned` on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
 }

@@ -44,6 +44,7 @@ pub(crate) fn description(engine: &EngineInfo) -> NodeDescription {
         memory_bytes: engine.memory_bytes,
         engine_version: engine.version.clone(),
         engine_labels: engine.labels.clone(),
+        ..NodeDescription::default()
     }
 }
 

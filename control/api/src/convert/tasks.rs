@@ -6,7 +6,7 @@ use shoal_model::{NetAddresses, State, Task, TaskState, TaskStatus, docker};
 
 /// A task as `GET /tasks/{id}` answers it.
 pub(crate) fn task(state: &State, task: &Task) -> Value {
-    let mut spec = task.spec.clone();
+    let mut spec = docker::TaskSpec::clone(&task.spec);
     spec.force_update.get_or_insert(0);
     spec.runtime.get_or_insert_with(|| "container".to_owned());
     let labels = state.services.get(&task.service_id).and_then(|s| s.spec.labels.clone());

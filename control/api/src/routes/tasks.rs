@@ -109,7 +109,7 @@ async fn logs(
     let (tty, owners) = ctx.read(|state| {
         lookup::task(state, &reference).map(|task| {
             let owner = (task.id.clone(), task.service_id.clone());
-            (has_terminal(Some(&task.spec)), BTreeMap::from([owner]))
+            (has_terminal(Some(&*task.spec)), BTreeMap::from([owner]))
         })
     })??;
     log_answer(&ctx, &params, tty, owners).await

@@ -1,0 +1,70 @@
+use super::*;
+use crate::task::{TaskState, TaskStatus};
+
+fn task(id: &str, spec_version: u64, image: &str) -> Task {
+    Task {
+        id: id.to_owned(),
+        meta: Meta::default(),
+        service_id: "web".to_owned(),
+        slot: 1,
+        node_id: None,
+        spec: Arc::new(docker::TaskSpec {
+            container_spec: Some(docker::TaskSpecContainerSpec {
+                image: Some(image.to_owned()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        spec_version,
+        name: format!("web.1.{id}"),
+        desired: TaskState::Running,
+        not_before: Timestamp(0),
+        status: TaskStatus {
+            state: TaskState::New,
+            since: Timestamp(0),
+            message: String::new(),
+            err: String::new(),
+            container: None,
+        },
+        networks: Vec::new(),
+        assigned_generic_resources: Vec::new(),
+        host_ports: Vec::new(),
+    }
+}
+
+fn put(state: &mut State, tasks: impl IntoIterator<Item = Task>) {
+    let changes = tasks.into_iter().map(|t| Change::Put(Object::Task(t))).collect();
+    state.apply(state.version + 1, Timestamp(7), changes).unwrap();
+}
+
+fn shares(state: &State, a: &str, b: &str) -> bool {
+    Arc::ptr_eq(&state.tasks[a].spec, &state.tasks[b].spec)
+}
+
+#[test]
+fn tasks_of_one_template_share_their_specification_however_they_came() {
+    let mut state = State::default();
+    put(&mut state, [task("a", 1, "x"), task("b", 1, "x"), task("c", 2, "y"), task("d", 1, "z")]);
+    assert!(shares(&state, "a", "b"));
+    assert!(!shares(&state, "a", "c"));
+    assert_eq!(*state.tasks["d"].spec, *task("d", 1, "z").spec, "one that differs keeps its own");
+    let written = serde_json::to_string(&state).unwrap();
+    let read: State = serde_json::from_str(&written).unwrap();
+    assert_eq!(read, state);
+    assert!(shares(&read, "a", "b"));
+    // As the log has it: every task with a specification of its own.
+    let mut again = state.tasks["b"].clone();
+    again.spec = Arc::new(docker::TaskSpec::clone(&again.spec));
+    put(&mut state, [again]);
+    assert!(shares(&state, "a", "b"));
+}
+
+#[test]
+fn a_template_without_tasks_is_forgotten() {
+    let mut state = State::default();
+    put(&mut state, [task("a", 1, "x")]);
+    assert!(state.template("web", 1).is_some());
+    let gone = Change::Delete(ObjectKind::Task, "a".to_owned());
+    state.apply(2, Timestamp(8), vec![gone]).unwrap();
+    assert_eq!(state, State { version: 2, ..State::default() });
+}
