@@ -19,9 +19,46 @@ pub enum ConstraintError {
 /// A constraint on the nodes of a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Constraint {
-    key: String,
+    key: Key,
     equal: bool,
     value: String,
+}
+
+/// What of a node is compared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Key {
+    Id,
+    Hostname,
+    Ip,
+    Role,
+    Os,
+    Architecture,
+    NodeLabel(String),
+    EngineLabel(String),
+    /// Nothing that nodes have.
+    Unknown,
+}
+
+impl Key {
+    /// Whatever its case; but labels have theirs.
+    fn of(text: &str) -> Key {
+        let after = |prefix: &str| {
+            let head = text.get(..prefix.len()).filter(|head| head.eq_ignore_ascii_case(prefix));
+            head.map(|_| text[prefix.len()..].to_owned())
+        };
+        match text.to_ascii_lowercase().as_str() {
+            "node.id" => Key::Id,
+            "node.hostname" => Key::Hostname,
+            "node.ip" => Key::Ip,
+            "node.role" => Key::Role,
+            "node.platform.os" => Key::Os,
+            "node.platform.arch" => Key::Architecture,
+            _ => after("node.labels.")
+                .map(Key::NodeLabel)
+                .or_else(|| after("engine.labels.").map(Key::EngineLabel))
+                .unwrap_or(Key::Unknown),
+        }
+    }
 }
 
 impl Constraint {
@@ -45,7 +82,7 @@ impl Constraint {
         if value.is_empty() || !value.chars().all(in_value) {
             return Err(ConstraintError::Value(value.to_owned()));
         }
-        Ok(Constraint { key: key.to_owned(), equal, value: value.to_owned() })
+        Ok(Constraint { key: Key::of(key), equal, value: value.to_owned() })
     }
 
     /// Whether the node satisfies it. Values match whole, whatever their case; a key that nothing
@@ -53,33 +90,25 @@ impl Constraint {
     pub fn admits(&self, node: &Node) -> bool {
         let description = node.description.as_ref();
         let same = |value: &str| value.eq_ignore_ascii_case(&self.value) == self.equal;
-        let key = self.key.to_ascii_lowercase();
-        match key.as_str() {
-            "node.id" => same(&node.id),
-            "node.hostname" => same(description.map_or("", |d| d.hostname.as_str())),
-            "node.ip" => self.admits_ip(&node.status.addr),
-            "node.role" => same(match node.role {
+        match &self.key {
+            Key::Id => same(&node.id),
+            Key::Hostname => same(description.map_or("", |d| d.hostname.as_str())),
+            Key::Ip => self.admits_ip(&node.status.addr),
+            Key::Role => same(match node.role {
                 Role::Worker => "worker",
                 Role::Manager => "manager",
             }),
-            "node.platform.os" => same(description.map_or("", |d| d.os.as_str())),
-            "node.platform.arch" => {
+            Key::Os => same(description.map_or("", |d| d.os.as_str())),
+            Key::Architecture => {
                 let machine = description.map_or("", |d| d.architecture.as_str());
-                let wanted = architecture(&self.value);
-                (architecture(machine) == wanted) == self.equal
+                (architecture(machine) == architecture(&self.value)) == self.equal
             }
-            _ => {
-                let labels = [
-                    ("node.labels.", Some(&node.labels)),
-                    ("engine.labels.", description.map(|d| &d.engine_labels)),
-                ];
-                labels.into_iter().any(|(prefix, labels)| {
-                    let name = key.starts_with(prefix).then(|| &self.key[prefix.len()..]);
-                    name.is_some_and(|name| {
-                        same(labels.and_then(|l| l.get(name)).map_or("", String::as_str))
-                    })
-                })
+            Key::NodeLabel(name) => same(node.labels.get(name).map_or("", String::as_str)),
+            Key::EngineLabel(name) => {
+                let label = description.and_then(|d| d.engine_labels.get(name));
+                same(label.map_or("", String::as_str))
             }
+            Key::Unknown => false,
         }
     }
 

@@ -1,5 +1,5 @@
 //! Readings of Docker's specifications, with Docker's defaults for what is not said.
-use shoal_model::{Network, State, docker};
+use shoal_model::{HostPort, Network, State, docker};
 use std::time::Duration;
 
 /// A port as asked for.
@@ -49,6 +49,23 @@ pub fn port_wishes(spec: &docker::ServiceSpec) -> Vec<PortWish> {
         })
     };
     ports.iter().filter(ingress).filter_map(wish).collect()
+}
+
+/// Ports a task of the service takes of its node (publish mode `host`), each once. One without a
+/// number is chosen by the node and takes none of another's.
+pub fn host_ports(spec: &docker::ServiceSpec) -> Vec<HostPort> {
+    let ports = spec.endpoint_spec.as_ref().and_then(|e| e.ports.as_deref()).unwrap_or_default();
+    let host = |p: &&docker::EndpointPortConfig| {
+        p.publish_mode == Some(docker::EndpointPortConfigPublishModeEnum::HOST)
+    };
+    let port = |p: &docker::EndpointPortConfig| {
+        let port = u16::try_from(p.published_port.unwrap_or(0)).ok().filter(|port| *port > 0)?;
+        Some(HostPort { protocol: protocol_number(p.protocol), port })
+    };
+    let mut ports: Vec<HostPort> = ports.iter().filter(host).filter_map(port).collect();
+    ports.sort();
+    ports.dedup();
+    ports
 }
 
 fn protocol_number(protocol: Option<docker::EndpointPortConfigProtocolEnum>) -> u8 {

@@ -6,6 +6,17 @@ use shoal_model::{
 };
 use std::collections::BTreeMap;
 
+/// So many of a kind, as a service asks for them.
+pub(crate) fn generic_resource(kind: &str, value: i64) -> docker::GenericResourcesInner {
+    docker::GenericResourcesInner {
+        discrete_resource_spec: Some(docker::GenericResourcesInnerDiscreteResourceSpec {
+            kind: Some(kind.to_owned()),
+            value: Some(value),
+        }),
+        ..Default::default()
+    }
+}
+
 pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) now: Timestamp,
@@ -47,9 +58,18 @@ impl World {
 
     /// Runs the three cores until none wants anything, applying each answer.
     pub(crate) fn settle(&mut self) {
+        self.settle_cores(3);
+    }
+
+    /// Leaves the tasks waiting for their nodes.
+    pub(crate) fn settle_but_schedule(&mut self) {
+        self.settle_cores(2);
+    }
+
+    fn settle_cores(&mut self, cores: usize) {
         for _ in 0..50 {
             let mut quiet = true;
-            for core in 0..3 {
+            for core in 0..cores {
                 let ids = &mut self.ids;
                 let mut new_id = || {
                     *ids += 1;

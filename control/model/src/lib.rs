@@ -6,7 +6,10 @@
 
 mod assignment;
 mod control;
+mod failures;
 mod generic;
+mod index;
+mod load;
 mod objects;
 mod state;
 mod task;
@@ -17,7 +20,10 @@ pub use assignment::{
     AssignedTask, NodeAssignment, NodeTable, TableNetwork, TablePeer, TableService, TableTask,
 };
 pub use control::{ControlError, ErrorKind, LogLine, LogOptions};
+pub use failures::{FAILURE_WINDOW, Failures, MOST_FAILURES};
 pub use generic::GenericResource;
+pub use index::Waiting;
+pub use load::Load;
 pub use objects::{
     Availability, Cluster, EndpointState, JoinTokens, Meta, NetAddresses, Network, Node,
     NodeDescription, NodeOverlay, NodeState, NodeStatus, Plugin, PluginKind, Role, Service,

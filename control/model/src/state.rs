@@ -1,9 +1,12 @@
 //! The cluster's state in memory: objects by id, names, and the one way to change them.
 use crate::{
     docker,
+    failures::Failures,
+    index::{Index, Waiting, frees},
+    load::Load,
     objects::{Cluster, Meta, Network, Node, Service},
-    task::Task,
-    templates::{Templates, shared_tasks},
+    task::{Task, TaskState},
+    templates::shared_tasks,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -132,7 +135,8 @@ pub enum ApplyError {
     },
 }
 
-/// All objects of the cluster. Written out it is the objects alone; the indexes are made anew when it is read.
+/// All objects of the cluster. Written out it is the objects alone; what is derived from them is made
+/// anew when it is read.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(from = "Stored")]
 pub struct State {
@@ -148,12 +152,12 @@ pub struct State {
     pub services: BTreeMap<String, Service>,
     /// Tasks by id.
     pub tasks: BTreeMap<String, Task>,
+    /// Where services failed of late.
+    pub failures: Failures,
     #[serde(skip)]
-    by_service: BTreeMap<String, BTreeSet<String>>,
+    index: Index,
     #[serde(skip)]
-    by_node: BTreeMap<String, BTreeSet<String>>,
-    #[serde(skip)]
-    templates: Templates,
+    room: Room,
 }
 
 /// [`State`] as it is written out.
@@ -166,20 +170,28 @@ struct Stored {
     services: BTreeMap<String, Service>,
     #[serde(deserialize_with = "shared_tasks")]
     tasks: BTreeMap<String, Task>,
+    #[serde(default)]
+    failures: Failures,
 }
 
 impl From<Stored> for State {
     fn from(stored: Stored) -> State {
-        let mut state = State {
-            version: stored.version,
-            cluster: stored.cluster,
-            nodes: stored.nodes,
-            networks: stored.networks,
-            services: stored.services,
-            ..State::default()
-        };
-        stored.tasks.into_values().for_each(|task| state.put_task(task));
-        state
+        let Stored { version, cluster, nodes, networks, services, tasks, failures } = stored;
+        let mut index = Index::default();
+        tasks.values().for_each(|task| index.add(task));
+        let room = Room(version);
+        State { version, cluster, nodes, networks, services, tasks, failures, index, room }
+    }
+}
+
+/// The last transaction after which a task may fit where it did not before. Managers with equal
+/// objects may differ in it: one that has read a snapshot does not know what was before.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room(u64);
+
+impl PartialEq for Room {
+    fn eq(&self, _: &Room) -> bool {
+        true
     }
 }
 
@@ -202,9 +214,9 @@ impl State {
                         _ => object.meta().created,
                     };
                     *object.meta_mut() = Meta { version: index, created, updated: now };
-                    self.put(object);
+                    self.put(object, index, now);
                 }
-                Change::Delete(kind, id) => self.delete(kind, &id),
+                Change::Delete(kind, id) => self.delete(kind, &id, index),
             }
         }
         self.version = index;
@@ -226,19 +238,44 @@ impl State {
 
     /// Tasks of a service, in order of id.
     pub fn tasks_of_service<'a>(&'a self, service: &str) -> impl Iterator<Item = &'a Task> + 'a {
-        let ids = self.by_service.get(service);
-        ids.into_iter().flatten().filter_map(|id| self.tasks.get(id))
+        self.index.of_service(service).filter_map(|id| self.tasks.get(id))
     }
 
     /// Tasks of a node, in order of id.
     pub fn tasks_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Task> + 'a {
-        let ids = self.by_node.get(node);
-        ids.into_iter().flatten().filter_map(|id| self.tasks.get(id))
+        self.index.of_node(node).filter_map(|id| self.tasks.get(id))
     }
 
     /// The specification that the present tasks of a service's template share, if there are any.
     pub fn template(&self, service: &str, spec_version: u64) -> Option<&Arc<docker::TaskSpec>> {
-        self.templates.get(service, spec_version)
+        self.index.template(service, spec_version)
+    }
+
+    /// Tasks that wait for a node, by service and version of its template; each lot oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = (&str, u64, &BTreeSet<Waiting>)> {
+        self.index.waiting()
+    }
+
+    /// Tasks that have a node and wait for the scheduler to confirm it, oldest first.
+    pub fn preassigned(&self) -> &BTreeSet<Waiting> {
+        self.index.preassigned()
+    }
+
+    /// What a node carries; `None` for nothing.
+    pub fn load(&self, node: &str) -> Option<&Load> {
+        self.index.load(node)
+    }
+
+    /// How many tasks of a service that are to stay each node carries, in order of the nodes' ids;
+    /// without nodes that carry none.
+    pub fn spread<'a>(&'a self, service: &str) -> impl Iterator<Item = (&'a str, u32)> + 'a {
+        self.index.spread(service)
+    }
+
+    /// The last transaction after which a task that no node would take may find one: something but a
+    /// task changed, or a task left room. Not the same on all managers.
+    pub fn room(&self) -> u64 {
+        self.room.0
     }
 
     /// A service by its name.
@@ -276,56 +313,60 @@ impl State {
         Ok(())
     }
 
-    fn put(&mut self, object: Object) {
+    fn put(&mut self, object: Object, index: u64, now: Timestamp) {
         match object {
+            Object::Task(o) => return self.put_task(o, index, now),
             Object::Cluster(o) => self.cluster = Some(o),
             Object::Node(o) => drop(self.nodes.insert(o.id.clone(), o)),
             Object::Network(o) => drop(self.networks.insert(o.id.clone(), o)),
             Object::Service(o) => drop(self.services.insert(o.id.clone(), o)),
-            Object::Task(o) => self.put_task(o),
         }
+        self.room = Room(index);
     }
 
-    fn put_task(&mut self, mut task: Task) {
-        self.templates.share(&mut task);
-        self.templates.hold(&task);
-        self.unindex(&task.id);
-        self.by_service.entry(task.service_id.clone()).or_default().insert(task.id.clone());
-        if let Some(node) = &task.node_id {
-            self.by_node.entry(node.clone()).or_default().insert(task.id.clone());
+    fn put_task(&mut self, mut task: Task, index: u64, now: Timestamp) {
+        self.index.share(&mut task);
+        let Some(present) = self.tasks.get_mut(&task.id) else {
+            self.index.add(&task);
+            self.tasks.insert(task.id.clone(), task);
+            return;
+        };
+        self.index.follow(present, &task);
+        if frees(present, Some(&task)) {
+            self.room = Room(index);
         }
-        self.tasks.insert(task.id.clone(), task);
+        let failed = |t: &Task| matches!(t.status.state, TaskState::Failed | TaskState::Rejected);
+        if failed(&task)
+            && !failed(present)
+            && self.services.contains_key(&task.service_id)
+            && let Some(node) = &task.node_id
+        {
+            self.failures.record(&task.service_id, task.spec_version, node, now);
+        }
+        *present = task;
     }
 
-    fn delete(&mut self, kind: ObjectKind, id: &str) {
+    fn delete(&mut self, kind: ObjectKind, id: &str, index: u64) {
         match kind {
-            ObjectKind::Cluster => self.cluster = None,
-            ObjectKind::Node => drop(self.nodes.remove(id)),
-            ObjectKind::Network => drop(self.networks.remove(id)),
-            ObjectKind::Service => drop(self.services.remove(id)),
             ObjectKind::Task => {
-                self.unindex(id);
-                self.tasks.remove(id);
-            }
-        }
-    }
-
-    fn unindex(&mut self, task: &str) {
-        let Some(old) = self.tasks.get(task) else { return };
-        self.templates.release(old);
-        let keys = [
-            (&mut self.by_service, Some(&old.service_id)),
-            (&mut self.by_node, old.node_id.as_ref()),
-        ];
-        for (index, key) in keys {
-            let Some(key) = key else { continue };
-            if let Some(ids) = index.get_mut(key) {
-                ids.remove(task);
-                if ids.is_empty() {
-                    index.remove(key);
+                let Some(task) = self.tasks.remove(id) else { return };
+                self.index.remove(&task);
+                if !frees(&task, None) {
+                    return;
                 }
             }
+            ObjectKind::Cluster => self.cluster = None,
+            ObjectKind::Node => {
+                self.nodes.remove(id);
+                self.failures.forget_node(id);
+            }
+            ObjectKind::Network => drop(self.networks.remove(id)),
+            ObjectKind::Service => {
+                self.services.remove(id);
+                self.failures.forget_service(id);
+            }
         }
+        self.room = Room(index);
     }
 }
 

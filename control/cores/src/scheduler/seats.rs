@@ -1,0 +1,110 @@
+//! Nodes with what they carry, in the course of one call.
+use crate::filters::{Filters, Refusal};
+use shoal_model::{Load, Node, State, Task};
+use std::{borrow::Cow, collections::BTreeMap};
+
+/// How well a node suits a task, best first: one where the service does not keep failing, with the
+/// fewest tasks of the service, with the fewest tasks, with the lowest id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Rank {
+    pub(crate) failing: bool,
+    pub(crate) of_service: u32,
+    pub(crate) tasks: u64,
+    /// Number of the node: they are numbered in order of their ids.
+    pub(crate) seat: u32,
+}
+
+impl Rank {
+    /// Before all others.
+    pub(crate) const FIRST: Rank = Rank { failing: false, of_service: 0, tasks: 0, seat: 0 };
+}
+
+/// Nodes by number.
+pub(crate) struct Seats<'a> {
+    seats: Vec<(&'a Node, Cow<'a, Load>)>,
+    services: BTreeMap<String, Spread>,
+}
+
+/// Tasks of one service.
+#[derive(Default)]
+pub(crate) struct Spread {
+    by_seat: BTreeMap<u32, u32>,
+    /// Where tasks were placed in this call, one after the other.
+    placed: Vec<u32>,
+}
+
+impl<'a> Seats<'a> {
+    pub(crate) fn of(state: &'a State) -> Seats<'a> {
+        let load = |node: &Node| {
+            state.load(&node.id).map_or_else(|| Cow::Owned(Load::default()), Cow::Borrowed)
+        };
+        let seats = state.nodes.values().map(|node| (node, load(node))).collect();
+        Seats { seats, services: BTreeMap::new() }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = u32> + use<> {
+        // More nodes than that do not fit into memory.
+        0..u32::try_from(self.seats.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn find(&self, node: &str) -> Option<u32> {
+        let at = self.seats.binary_search_by(|(n, _)| n.id.as_str().cmp(node)).ok()?;
+        u32::try_from(at).ok()
+    }
+
+    pub(crate) fn get(&self, seat: u32) -> (&'a Node, &Load) {
+        let (node, load) = &self.seats[seat as usize];
+        (node, load)
+    }
+
+    pub(crate) fn tasks(&self, seat: u32) -> u64 {
+        self.seats[seat as usize].1.tasks
+    }
+
+    /// Reads how a service is spread, once.
+    pub(crate) fn know(&mut self, state: &State, service: &str) {
+        if self.services.contains_key(service) {
+            return;
+        }
+        let mut spread = Spread::default();
+        for (node, tasks) in state.spread(service) {
+            if let Some(seat) = self.find(node) {
+                spread.by_seat.insert(seat, tasks);
+            }
+        }
+        self.services.insert(service.to_owned(), spread);
+    }
+
+    pub(crate) fn of_service(&self, service: &str, seat: u32) -> u32 {
+        let spread = self.services.get(service);
+        spread.and_then(|s| s.by_seat.get(&seat)).copied().unwrap_or(0)
+    }
+
+    /// Seats with tasks of the service, and how many.
+    pub(crate) fn spread(&self, service: &str) -> impl Iterator<Item = (u32, u32)> {
+        let seats = self.services.get(service).into_iter().flat_map(|s| &s.by_seat);
+        seats.map(|(seat, tasks)| (*seat, *tasks))
+    }
+
+    /// Seats the service's tasks were given in this call, from the `from`th on.
+    pub(crate) fn placed(&self, service: &str, from: usize) -> &[u32] {
+        let placed = self.services.get(service).map_or(&[][..], |s| &s.placed);
+        placed.get(from..).unwrap_or_default()
+    }
+
+    /// Why the node may not take a task of the service; `None` when it may.
+    pub(crate) fn refusal(&self, seat: u32, service: &str, filters: &Filters) -> Option<Refusal> {
+        let (node, load) = self.get(seat);
+        filters.refusal(node, load, || self.of_service(service, seat).into())
+    }
+
+    pub(crate) fn add(&mut self, seat: u32, task: &Task) {
+        self.seats[seat as usize].1.to_mut().add(task);
+        let spread = match self.services.get_mut(&task.service_id) {
+            Some(spread) => spread,
+            None => self.services.entry(task.service_id.clone()).or_default(),
+        };
+        *spread.by_seat.entry(seat).or_default() += 1;
+        spread.placed.push(seat);
+    }
+}
