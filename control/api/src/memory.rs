@@ -1,19 +1,24 @@
-//! A cluster in memory behind the [`Swarm`] trait: objects are real, tasks run the moment they are
-//! made, nothing leaves the process. For tests of the server and of the command line.
+//! A cluster in memory behind the [`Swarm`] trait: objects and decisions are real, nodes are played,
+//! nothing leaves the process. For tests of the server and of the command line.
+//!
+//! A task runs the moment it is to; one of a job ends well a short time later, one whose image begins
+//! with `fail` ends badly at its start. Time passes whenever somebody looks.
 use crate::seam::{LocalState, Swarm, SwarmInfo};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::BoxStream};
 use ipnetwork::{Ipv4Network, Ipv6Network};
+use shoal_cores::{Revision, revise, roll_back, take_rebalance_once};
 use shoal_model::{
-    ApplyError, Availability, Change, Cluster, ContainerStatus, ControlError, EndpointState,
-    ErrorKind, JoinTokens, LogLine, LogOptions, Meta, NetAddresses, Network, Node, NodeDescription,
-    NodeOverlay, NodeState, NodeStatus, Object, ObjectKind, PublishedPort, Role, Service, State,
-    Task, TaskState, TaskStatus, Timestamp, docker,
+    ApplyError, Availability, Change, Cluster, ContainerStatus, ControlError, ErrorKind,
+    JoinTokens, LogLine, LogOptions, Meta, Network, Node, NodeDescription, NodeOverlay, NodeState,
+    NodeStatus, Object, ObjectKind, Role, Service, State, Task, TaskState, TaskStatus, Timestamp,
+    docker,
 };
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 /// Docker's text for a node in no cluster.
@@ -75,9 +80,12 @@ impl MemorySwarm {
     }
 
     fn manager(&self) -> Result<MutexGuard<'_, Inner>, ControlError> {
-        let inner = self.inner();
+        let mut inner = self.inner();
         match (inner.info.local_state, inner.info.control_available) {
-            (LocalState::Active, true) => Ok(inner),
+            (LocalState::Active, true) => {
+                inner.settle()?;
+                Ok(inner)
+            }
             (LocalState::Active, false) => Err(ControlError::new(ErrorKind::Unavailable, WORKER)),
             _ => Err(ControlError::new(ErrorKind::Unavailable, NO_SWARM)),
         }
@@ -85,13 +93,15 @@ impl MemorySwarm {
 }
 
 impl Inner {
-    /// 25 characters, as the real ones: `service0…01`.
     fn id(&mut self, kind: &str) -> String {
         self.next += 1;
-        format!("{kind}{:0width$}", self.next, width = 25 - kind.len())
+        numbered(kind, self.next)
     }
 
     fn apply(&mut self, changes: Vec<Change>) -> Result<(), ControlError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let index = self.state.version + 1;
         self.state.apply(index, now(), changes).map_err(|e| match e {
             ApplyError::OutOfSequence { .. } => ControlError::new(
@@ -163,103 +173,94 @@ impl Inner {
         }
     }
 
-    /// Next address on a network: the state's version never repeats within a test.
-    fn address(&mut self, network: &Network, aliases: Vec<String>) -> NetAddresses {
-        self.next += 1;
-        let host = 2 + u32::try_from(self.next % 250).unwrap_or(0);
-        NetAddresses {
-            network_id: network.id.clone(),
-            v4: network.subnet.nth(host).unwrap_or(Ipv4Addr::UNSPECIFIED),
-            v6: network.subnet6.map(|s| Ipv6Addr::from(u128::from(s.network()) + u128::from(host))),
-            aliases,
-        }
-    }
-
-    fn networks_of(&self, spec: &docker::ServiceSpec) -> Result<Vec<Network>, ControlError> {
-        let template = spec.task_template.as_ref().and_then(|t| t.networks.as_ref());
-        let mut out = Vec::new();
-        for wanted in template.or(spec.networks.as_ref()).into_iter().flatten() {
-            let target = wanted.target.as_deref().unwrap_or_default();
-            let by_id = self.state.networks.get(target);
-            let found = by_id.or_else(|| self.state.network_named(target));
-            out.push(found.cloned().ok_or_else(|| {
-                ControlError::new(ErrorKind::NotFound, format!("network {target} not found"))
-            })?);
-        }
-        Ok(out)
-    }
-
-    fn endpoint(&mut self, spec: &docker::ServiceSpec) -> Result<EndpointState, ControlError> {
-        let mut networks = self.networks_of(spec)?;
-        let wanted = spec.endpoint_spec.as_ref().and_then(|e| e.ports.as_ref());
-        let ports: Vec<PublishedPort> = wanted
-            .into_iter()
-            .flatten()
-            .map(|p| PublishedPort {
-                protocol: match p.protocol {
-                    Some(docker::EndpointPortConfigProtocolEnum::UDP) => 17,
-                    _ => 6,
-                },
-                published: p.published_port.and_then(|n| u16::try_from(n).ok()).unwrap_or(30000),
-                target: p.target_port.and_then(|n| u16::try_from(n).ok()).unwrap_or(0),
-            })
-            .collect();
-        if !ports.is_empty() {
-            networks.extend(self.state.ingress().cloned());
-        }
-        let vips = networks.iter().map(|n| self.address(n, Vec::new())).collect();
-        Ok(EndpointState { vips, ports, err: String::new() })
-    }
-
-    /// Makes the tasks of a service what its specification says, at once.
-    fn settle(&mut self, id: &str) -> Result<(), ControlError> {
-        let Some(service) = self.state.services.get(id).cloned() else { return Ok(()) };
-        let networks = self.networks_of(&service.spec)?;
-        let mut changes = Vec::new();
-        let mut kept = Vec::new();
-        for task in self.state.tasks_of_service(id).cloned().collect::<Vec<_>>() {
-            let wanted =
-                task.slot <= service.replicas() && task.spec_version == service.spec_version;
-            match (wanted, task.status.state.is_terminal()) {
-                (true, false) => kept.push(task.slot),
-                (false, false) => {
-                    let mut task = task;
-                    task.desired = TaskState::Shutdown;
-                    task.status = status(TaskState::Shutdown, "shutdown");
-                    changes.push(Change::Put(Object::Task(task)));
-                }
-                _ => {}
+    fn check_networks(&self, spec: &docker::ServiceSpec) -> Result<(), ControlError> {
+        for wanted in shoal_cores::attachments(spec) {
+            if shoal_cores::network_of(&self.state, wanted).is_none() {
+                let target = wanted.target.as_deref().unwrap_or_default();
+                let text = format!("network {target} not found");
+                return Err(ControlError::new(ErrorKind::NotFound, text));
             }
         }
-        let nodes: Vec<String> = self.state.nodes.keys().cloned().collect();
-        for slot in (1..=service.replicas()).filter(|s| !kept.contains(s)) {
-            let id = self.id("task");
-            let addresses = networks.iter().map(|n| self.address(n, Vec::new())).collect();
-            let mut status = status(TaskState::Running, "started");
-            status.container = Some(ContainerStatus {
-                id: format!("{:064x}", self.next),
-                pid: 1,
-                exit_code: None,
-            });
-            changes.push(Change::Put(Object::Task(Task {
-                name: format!("{}.{slot}.{id}", service.name()),
-                id,
-                meta: Meta::default(),
-                service_id: service.id.clone(),
-                slot,
-                node_id: nodes.get((slot as usize - 1) % nodes.len()).cloned(),
-                spec: Arc::new(service.spec.task_template.clone().unwrap_or_default()),
-                spec_version: service.spec_version,
-                desired: TaskState::Running,
-                not_before: Timestamp(0),
-                status,
-                networks: addresses,
-                assigned_generic_resources: Vec::new(),
-                host_ports: Vec::new(),
-            })));
-        }
-        self.apply(changes)
+        Ok(())
     }
+
+    /// Lets the cores decide and the nodes act until nothing is left to do now.
+    fn settle(&mut self) -> Result<(), ControlError> {
+        for _ in 0..ROUNDS {
+            let before = self.state.version;
+            let (now, mut next) = (now(), self.next);
+            let mut new_id = || {
+                next += 1;
+                numbered("task", next)
+            };
+            let wanted = shoal_cores::orchestrate(&self.state, now, &mut new_id);
+            self.next = next;
+            self.apply(wanted)?;
+            self.apply(shoal_cores::allocate(&self.state, now))?;
+            self.apply(shoal_cores::schedule(&self.state, now))?;
+            let reported = self.play(now);
+            self.apply(reported)?;
+            if self.state.version == before {
+                return Ok(());
+            }
+        }
+        Err(ControlError::new(ErrorKind::Unknown, "the cluster never comes to rest"))
+    }
+
+    /// What the nodes report of their tasks.
+    fn play(&mut self, now: Timestamp) -> Vec<Change> {
+        let tasks: Vec<Task> =
+            self.state.tasks.values().filter(|t| t.is_assigned()).cloned().collect();
+        let changes = tasks.into_iter().filter_map(|task| self.report(task, now));
+        changes.map(|task| Change::Put(Object::Task(task))).collect()
+    }
+
+    fn report(&mut self, mut task: Task, now: Timestamp) -> Option<Task> {
+        let container = task.spec.container_spec.as_ref();
+        let image = container.and_then(|c| c.image.as_deref()).unwrap_or_default();
+        let done = task.job_iteration.is_some()
+            && task.times.running.is_some_and(|at| now.since(at) >= JOB_LASTS);
+        let (state, message) = match task.desired {
+            TaskState::Ready => (TaskState::Ready, "prepared"),
+            TaskState::Running if image.starts_with("fail") => (TaskState::Failed, "started"),
+            TaskState::Running if done => (TaskState::Complete, "finished"),
+            TaskState::Running => (TaskState::Running, "started"),
+            _ => (TaskState::Shutdown, "shutdown"),
+        };
+        if task.status.state.is_terminal() || task.status.state >= state {
+            return None;
+        }
+        let failed = state == TaskState::Failed;
+        let mut container = task.status.container.take();
+        if container.is_none() && (failed || state == TaskState::Running) {
+            self.next += 1;
+            let id = format!("{:064x}", self.next);
+            container = Some(ContainerStatus { id, pid: 1, exit_code: None });
+        }
+        if let Some(container) = &mut container {
+            container.exit_code = state.is_terminal().then_some(i64::from(failed));
+        }
+        let err = if failed { "task: non-zero exit (1)" } else { "" };
+        task.status = TaskStatus {
+            state,
+            since: now,
+            message: message.to_owned(),
+            err: err.to_owned(),
+            container,
+        };
+        Some(task)
+    }
+}
+
+/// Rounds of decisions in a row.
+const ROUNDS: usize = 1_000;
+
+/// How long a job's task runs.
+const JOB_LASTS: Duration = Duration::from_millis(300);
+
+/// 25 characters, as the real ones: `service0…01`.
+fn numbered(kind: &str, number: u64) -> String {
+    format!("{kind}{number:0width$}", width = 25 - kind.len())
 }
 
 fn ipv4(second: u8, third: u8, length: u8) -> Ipv4Network {
@@ -268,16 +269,6 @@ fn ipv4(second: u8, third: u8, length: u8) -> Ipv4Network {
 
 fn now() -> Timestamp {
     Timestamp(chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX))
-}
-
-fn status(state: TaskState, message: &str) -> TaskStatus {
-    TaskStatus {
-        state,
-        since: now(),
-        message: message.to_owned(),
-        err: String::new(),
-        container: None,
-    }
 }
 
 fn node(id: &str, hostname: &str, role: Role, availability: Availability) -> Node {
@@ -304,6 +295,7 @@ fn node(id: &str, hostname: &str, role: Role, availability: Availability) -> Nod
         },
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
+        down_since: None,
     }
 }
 
@@ -438,24 +430,11 @@ impl Swarm for MemorySwarm {
         let mut spec = spec;
         let id = inner.id("service");
         spec.name.get_or_insert_with(|| id.clone());
-        let mode = spec.mode.get_or_insert_default();
-        if mode.global.is_some() || mode.replicated_job.is_some() || mode.global_job.is_some() {
-            return Err(ControlError::new(
-                ErrorKind::InvalidArgument,
-                "the service mode (Mode) must be replicated in this version",
-            ));
-        }
-        mode.replicated.get_or_insert_default().replicas.get_or_insert(1);
-        let endpoint = inner.endpoint(&spec)?;
-        inner.apply(vec![Change::Put(Object::Service(Service {
-            id: id.clone(),
-            meta: Meta::default(),
-            spec,
-            previous_spec: None,
-            spec_version: 1,
-            endpoint: Some(endpoint),
-        }))])?;
-        inner.settle(&id)?;
+        inner.check_networks(&spec)?;
+        let rebalance = take_rebalance_once(&mut spec);
+        let service = Service { rebalance, ..Service::new(id.clone(), spec, now()) };
+        inner.apply(vec![Change::Put(Object::Service(service))])?;
+        inner.settle()?;
         Ok(id)
     }
 
@@ -467,34 +446,29 @@ impl Swarm for MemorySwarm {
         rollback: bool,
     ) -> Result<(), ControlError> {
         let mut inner = self.manager()?;
-        let service = inner.state.services.get(id).cloned();
-        let mut service = service.ok_or_else(|| not_found("service", id))?;
-        let spec = match (rollback, service.previous_spec.take()) {
-            (false, _) => spec,
-            (true, Some(previous)) => previous,
-            (true, None) => {
-                return Err(ControlError::new(
-                    ErrorKind::FailedPrecondition,
-                    "service does not have a previous spec",
-                ));
-            }
+        let present = inner.state.services.get(id).ok_or_else(|| not_found("service", id))?;
+        let mut service = if rollback {
+            roll_back(present, now()).ok_or_else(|| {
+                let text = "service does not have a previous spec";
+                ControlError::new(ErrorKind::FailedPrecondition, text)
+            })?
+        } else {
+            let mut spec = spec;
+            let rebalance = take_rebalance_once(&mut spec) || present.rebalance;
+            let same = spec.task_template == present.spec.task_template;
+            let revision = if same { Revision::None } else { Revision::Tasks };
+            Service { rebalance, ..revise(present, spec, revision, now()) }
         };
         service.meta.version = version;
-        if spec.task_template != service.spec.task_template {
-            service.spec_version += 1;
-        }
-        service.previous_spec = Some(std::mem::replace(&mut service.spec, spec));
-        service.endpoint = Some(inner.endpoint(&service.spec)?);
+        inner.check_networks(&service.spec)?;
         inner.apply(vec![Change::Put(Object::Service(service))])?;
-        inner.settle(id)
+        inner.settle()
     }
 
     async fn remove_service(&self, id: &str) -> Result<(), ControlError> {
         let mut inner = self.manager()?;
-        let tasks = inner.state.tasks_of_service(id).map(|t| t.id.clone());
-        let mut changes: Vec<Change> = tasks.map(|t| Change::Delete(ObjectKind::Task, t)).collect();
-        changes.push(Change::Delete(ObjectKind::Service, id.to_owned()));
-        inner.apply(changes)
+        inner.apply(vec![Change::Delete(ObjectKind::Service, id.to_owned())])?;
+        inner.settle()
     }
 
     async fn create_network(

@@ -1,7 +1,7 @@
 //! Addresses of nodes, virtual addresses and ports of services, addresses of tasks.
 use crate::{
     addresses::Pools,
-    ports::Ports,
+    ports::{PortError, Ports},
     spec::{attachments, network_of, port_wishes, uses_vip},
 };
 use shoal_model::{
@@ -56,6 +56,9 @@ fn endpoint(
     let mut given = EndpointState::default();
     match ports.give(service, &had.ports) {
         Ok(ports) => given.ports = ports,
+        Err(error @ PortError::InUse { .. }) => {
+            given.err = format!("{error}: publish another port, or remove that service");
+        }
         Err(error) => given.err = error.to_string(),
     }
     if !uses_vip(&service.spec) {
@@ -68,7 +71,10 @@ fn endpoint(
             .or_else(|| pools.take(&network, aliases));
         match vip {
             Some(vip) => given.vips.push(vip),
-            None => given.err = exhausted(state, &network),
+            None => {
+                let why = exhausted(state, &network);
+                given.err = format!("no virtual address for service {}: {why}", service.name());
+            }
         }
     }
     given
@@ -139,7 +145,9 @@ fn exhausted(state: &State, network: &str) -> String {
             network.name(),
             network.subnet
         ),
-        None => format!("network {network} not found"),
+        None => format!(
+            "network {network} not found: make it again, or update the service to one that is there"
+        ),
     }
 }
 

@@ -15,7 +15,7 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
         return NodeAssignment { generation: state.version, ..NodeAssignment::default() };
     };
     // Ended ones too, as long as history keeps them: with them their containers and logs go.
-    let own: Vec<&Task> = state.tasks_of_node(node_id).collect();
+    let own: Vec<&Task> = state.tasks_of_node(node_id).filter(|t| t.is_assigned()).collect();
     let mut joined: BTreeSet<&str> = own
         .iter()
         .filter(|t| alive(t))
@@ -39,13 +39,13 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
 
 /// Whether the task has a node and may have a container there.
 fn alive(task: &Task) -> bool {
-    task.node_id.is_some() && !task.status.state.is_terminal()
+    task.is_assigned() && !task.status.state.is_terminal()
 }
 
 /// Whether a packet of the task may still be under way. One that has just ended refuses connections
 /// for a moment, and those who tried must hear of it; its address rests while history keeps it.
 fn heard(task: &Task) -> bool {
-    task.node_id.is_some() && task.status.state != TaskState::Orphaned
+    task.is_assigned() && task.status.state != TaskState::Orphaned
 }
 
 fn assigned(state: &State, task: &Task) -> AssignedTask {

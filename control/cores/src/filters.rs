@@ -70,7 +70,7 @@ impl Filters {
             Some(Refusal::Plugin)
         } else if !self.constraints.as_ref().is_some_and(|all| all.iter().all(|c| c.admits(node))) {
             Some(Refusal::Constraint)
-        } else if !self.platform_fits(node) {
+        } else if !platform_fits(&self.platforms, node) {
             Some(Refusal::Platform)
         } else if self.host_ports.iter().any(taken) {
             Some(Refusal::HostPort)
@@ -98,21 +98,24 @@ impl Filters {
         let Some(has) = node.description.as_ref().map(|d| &d.plugins) else { return true };
         has.is_empty() || self.plugins.iter().all(|p| has.contains(p))
     }
+}
 
-    fn platform_fits(&self, node: &Node) -> bool {
-        let Some(has) = node.description.as_ref() else { return self.platforms.is_empty() };
-        let is = |asked: &Option<String>, present: &str| {
-            asked
-                .as_deref()
-                .filter(|a| !a.is_empty())
-                .is_none_or(|a| architecture(a) == architecture(present))
-        };
-        self.platforms.is_empty()
-            || self
-                .platforms
-                .iter()
-                .any(|p| is(&p.os, &has.os) && is(&p.architecture, &has.architecture))
-    }
+/// Whether the node is of one of the platforms; of none there are, every node is.
+pub(crate) fn platform_fits(platforms: &[docker::Platform], node: &Node) -> bool {
+    let Some(has) = node.description.as_ref() else { return platforms.is_empty() };
+    let is = |asked: &Option<String>, present: &str| {
+        let asked = asked.as_deref().filter(|a| !a.is_empty());
+        asked.is_none_or(|a| architecture(a) == architecture(present))
+    };
+    let fits = |p: &docker::Platform| is(&p.os, &has.os) && is(&p.architecture, &has.architecture);
+    platforms.is_empty() || platforms.iter().any(fits)
+}
+
+/// Processor time (10⁻⁹ cores) and memory (bytes) a task of the template reserves.
+pub(crate) fn reserved(template: Option<&docker::TaskSpec>) -> (i64, i64) {
+    let asked = template.and_then(|t| t.resources.as_ref()).and_then(|r| r.reservations.as_ref());
+    let of = |value: Option<i64>| value.unwrap_or(0).max(0);
+    (of(asked.and_then(|r| r.nano_cpus)), of(asked.and_then(|r| r.memory_bytes)))
 }
 
 /// Whether the node takes tasks at all.

@@ -14,11 +14,9 @@ mod assignment;
 mod constraints;
 mod filters;
 mod generic;
-mod history;
 mod liveness;
 mod orchestrator;
 mod ports;
-mod restart;
 mod scheduler;
 mod spec;
 #[cfg(test)]
@@ -32,9 +30,12 @@ pub use allocator::allocate;
 pub use assignment::assignment;
 pub use constraints::{Constraint, ConstraintError};
 pub use liveness::{HEARTBEAT, MISSED_BEATS, heartbeat_period, silent_nodes};
-pub use orchestrator::{next_due, orchestrate};
+pub use orchestrator::{
+    REBALANCE_LABEL, Revision, next_due, orchestrate, orchestrate_node, orchestrate_service,
+    revise, roll_back, take_rebalance_once,
+};
 pub use ports::{PortError, check_ports};
 pub use scheduler::{Descriptor as SpreadDescriptor, MOST_PLACED, Scheduler, schedule};
 pub use spec::{PortWish, attachments, host_ports, network_of, port_wishes, uses_vip};
 pub use subnets::{SubnetError, allocate_subnet};
-pub use tally::{service_tally, task_counts};
+pub use tally::task_counts;

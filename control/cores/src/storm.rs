@@ -1,11 +1,13 @@
 //! Everything that can happen, in a random order: invariants hold at each step, and when all is calm
 //! again the cluster is as asked for.
 use crate::testing::World;
-use shoal_model::{Availability, Change, NodeState, ObjectKind, TaskState, docker};
+use shoal_model::{
+    Availability, Change, MadeBy, Mode, NodeState, ObjectKind, TaskState, UpdateState, docker,
+};
 use std::collections::BTreeSet;
 
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
-const SERVICES: [&str; 2] = ["web", "api"];
+const SERVICES: [&str; 3] = ["web", "api", "agent"];
 
 /// Knuth's linear congruential generator: a storm can be repeated by its seed.
 struct Dice(u64);
@@ -29,9 +31,11 @@ fn check(world: &World, seed: u64) {
         assert!(held.insert(address), "seed {seed}: {address} is given twice");
     }
     let mut slots = BTreeSet::new();
-    for task in living.filter(|t| t.desired == TaskState::Running) {
-        let start_first = task.service_id == "svc-api";
-        let slot = (&task.service_id, task.slot, start_first.then_some(task.spec_version));
+    let stops_first =
+        |t: &&&shoal_model::Task| t.service_id != "svc-api" && t.made_by != MadeBy::Rebalance;
+    for task in living.filter(|t| t.desired == TaskState::Running).filter(|t| stops_first(&t)) {
+        let node = if task.slot == 0 { task.node_id.as_deref() } else { None };
+        let slot = (&task.service_id, task.slot, node);
         assert!(slots.insert(slot), "seed {seed}: two tasks are to run in {slot:?}");
     }
     assert!(state.tasks.len() < 200, "seed {seed}: history grows");
@@ -40,13 +44,13 @@ fn check(world: &World, seed: u64) {
 fn disturb(world: &mut World, dice: &mut Dice) {
     let node = NODES[dice.roll(NODES.len())];
     let service = SERVICES[dice.roll(SERVICES.len())];
-    match dice.roll(9) {
+    match dice.roll(12) {
         0 => world.set_node(node, |n| n.status.state = NodeState::Down),
         1 => world.set_node(node, |n| n.status.state = NodeState::Ready),
         2 => world.set_node(node, |n| n.availability = Availability::Drain),
         3 => world.set_node(node, |n| n.availability = Availability::Active),
-        4 => world.scale(service, i64::try_from(dice.roll(7)).unwrap()),
-        5 => world.set_service(service, |s| s.spec_version += 1),
+        4 if service != "agent" => world.scale(service, i64::try_from(dice.roll(7)).unwrap()),
+        5 => world.update(service),
         6 => {
             let tasks: Vec<_> = world.running(service).iter().map(|t| t.id.clone()).collect();
             if !tasks.is_empty() {
@@ -55,6 +59,12 @@ fn disturb(world: &mut World, dice: &mut Dice) {
             }
         }
         7 => world.agents(),
+        8 if world.of(service).previous_spec.is_some() => world.roll_back(service),
+        9 => world.set_node(node, |n| match n.labels.remove("off") {
+            Some(_) => {}
+            None => drop(n.labels.insert("off".to_owned(), "yes".to_owned())),
+        }),
+        10 => world.set_service(service, |s| s.rebalance = true),
         _ => world.pass(i64::try_from(dice.roll(8_000)).unwrap()),
     }
 }
@@ -66,7 +76,18 @@ fn a_cluster_survives_any_order_of_events_and_comes_to_rest_as_asked() {
         let mut world = World::new();
         world.network("app", "10.0.1.0/24");
         NODES.iter().for_each(|n| world.node(n));
-        world.service("web", 4, &["app"], |_| {});
+        world.service("web", 4, &["app"], |s| {
+            s.update_config = Some(docker::ServiceSpecUpdateConfig {
+                failure_action: Some(docker::ServiceSpecUpdateConfigFailureActionEnum::ROLLBACK),
+                monitor: Some(2_000_000_000),
+                ..Default::default()
+            });
+        });
+        world.global("agent", |s| {
+            let template = s.task_template.as_mut().unwrap();
+            template.placement.get_or_insert_default().constraints =
+                Some(vec!["node.labels.off!=yes".to_owned()]);
+        });
         world.service("api", 2, &["app"], |s| {
             s.update_config = Some(docker::ServiceSpecUpdateConfig {
                 order: Some(docker::ServiceSpecUpdateConfigOrderEnum::START_FIRST),
@@ -86,19 +107,28 @@ fn a_cluster_survives_any_order_of_events_and_comes_to_rest_as_asked() {
             world.set_node(node, |n| {
                 n.status.state = NodeState::Ready;
                 n.availability = Availability::Active;
+                n.labels.clear();
             });
         }
         // A last update ends whatever a failure had stopped.
-        SERVICES.iter().for_each(|s| world.set_service(s, |s| s.spec_version += 1));
+        SERVICES.iter().for_each(|s| world.update(s));
         for _ in 0..20 {
             world.run();
             world.pass(61_000);
         }
         for service in SERVICES {
-            let asked = &world.state.services[&format!("svc-{service}")];
+            let asked = world.of(service);
+            let wanted = match asked.mode() {
+                Mode::Replicated { replicas } => replicas,
+                _ => 4,
+            };
             let running = world.running(service);
-            assert_eq!(running.len() as u64, asked.replicas(), "seed {seed}: {service}");
+            assert_eq!(running.len() as u64, wanted, "seed {seed}: {service}");
             assert!(running.iter().all(|t| t.spec_version == asked.spec_version), "seed {seed}");
+            let update = asked.update_status.as_ref().map(|u| u.state);
+            let ended = matches!(update, None | Some(UpdateState::Completed));
+            assert!(ended, "seed {seed}: {service} is {update:?}");
+            assert!(!asked.rebalance, "seed {seed}: {service} is not evened");
         }
         let removed = SERVICES.map(|s| Change::Delete(ObjectKind::Service, format!("svc-{s}")));
         world.apply(removed.to_vec());

@@ -1,5 +1,5 @@
 //! A small cluster for tests: objects in, cores run, changes applied.
-use crate::{allocate, orchestrate, schedule};
+use crate::{Revision, allocate, orchestrate, revise, roll_back, schedule};
 use shoal_model::{
     Availability, Change, Cluster, JoinTokens, Meta, Network, Node, NodeDescription, NodeOverlay,
     NodeState, NodeStatus, Object, Role, Service, State, Task, TaskState, Timestamp, docker,
@@ -119,6 +119,7 @@ impl World {
                 endpoint: Some("192.0.2.1:51820".parse().unwrap()),
                 address: None,
             },
+            down_since: None,
         }));
     }
 
@@ -185,14 +186,16 @@ impl World {
             ..Default::default()
         };
         edit(&mut spec);
-        self.put(Object::Service(Service {
-            id: format!("svc-{name}"),
-            meta: Meta::default(),
-            spec,
-            previous_spec: None,
-            spec_version: 1,
-            endpoint: None,
-        }));
+        self.put(Object::Service(Service::new(format!("svc-{name}"), spec, self.now)));
+    }
+
+    /// A global service `name`.
+    pub(crate) fn global(&mut self, name: &str, edit: impl FnOnce(&mut docker::ServiceSpec)) {
+        self.service(name, 0, &[], |s| {
+            let global = Some(Default::default());
+            s.mode = Some(docker::ServiceSpecMode { global, ..Default::default() });
+            edit(s);
+        });
     }
 
     pub(crate) fn set_service(&mut self, name: &str, edit: impl FnOnce(&mut Service)) {
@@ -201,9 +204,40 @@ impl World {
         self.put(Object::Service(service));
     }
 
+    pub(crate) fn of(&self, name: &str) -> &Service {
+        &self.state.services[&format!("svc-{name}")]
+    }
+
+    /// Gives a service a new specification, as the manager does.
+    pub(crate) fn revise(
+        &mut self,
+        name: &str,
+        revision: Revision,
+        edit: impl FnOnce(&mut docker::ServiceSpec),
+    ) {
+        let mut spec = self.of(name).spec.clone();
+        edit(&mut spec);
+        self.put(Object::Service(revise(self.of(name), spec, revision, self.now)));
+    }
+
+    /// Gives a service a new template.
+    pub(crate) fn update(&mut self, name: &str) {
+        let version = self.of(name).meta.version;
+        self.revise(name, Revision::Tasks, |s| {
+            let template = s.task_template.get_or_insert_default();
+            template.force_update = Some(version);
+        });
+    }
+
+    /// Gives a service the specification it had before, as the user asks.
+    pub(crate) fn roll_back(&mut self, name: &str) {
+        let service = roll_back(self.of(name), self.now).unwrap();
+        self.put(Object::Service(service));
+    }
+
     pub(crate) fn scale(&mut self, name: &str, replicas: i64) {
-        self.set_service(name, |s| {
-            s.spec.mode = Some(docker::ServiceSpecMode {
+        self.revise(name, Revision::None, |s| {
+            s.mode = Some(docker::ServiceSpecMode {
                 replicated: Some(docker::ServiceSpecModeReplicated { replicas: Some(replicas) }),
                 ..Default::default()
             });
@@ -222,7 +256,11 @@ impl World {
                 TaskState::Running => TaskState::Running,
                 _ => TaskState::Shutdown,
             };
-            if up && task.status.state < to && !task.status.state.is_terminal() {
+            if up
+                && task.is_assigned()
+                && task.status.state < to
+                && !task.status.state.is_terminal()
+            {
                 let mut task = task.clone();
                 task.status.state = to;
                 task.status.since = now;
@@ -252,6 +290,18 @@ impl World {
         task.status.state = state;
         task.status.since = self.now;
         self.put(Object::Task(task));
+    }
+
+    /// Runs, until a task of the service has been made that satisfies `wanted`.
+    pub(crate) fn run_until(&mut self, service: &str, wanted: impl Fn(&Task) -> bool) -> Task {
+        for _ in 0..100 {
+            self.settle();
+            if let Some(task) = self.tasks(service).into_iter().find(|t| wanted(t)) {
+                return task.clone();
+            }
+            self.agents();
+        }
+        panic!("no task of {service} is as wanted");
     }
 
     pub(crate) fn tasks(&self, service: &str) -> Vec<&Task> {

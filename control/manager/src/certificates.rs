@@ -67,6 +67,7 @@ impl CertificatesService {
             },
             manager_addr: None,
             overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
+            down_since: None,
         };
         self.0.beats.expect(&node_id);
         self.0

@@ -92,6 +92,7 @@ pub(crate) fn create(
         },
         manager_addr: Some(config.advertise.to_string()),
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
+        down_since: None,
     };
     let objects = [Object::Cluster(cluster), Object::Network(ingress), Object::Node(node)];
     Ok(NewCluster { certificate, changes: objects.into_iter().map(Change::Put).collect() })

@@ -1,13 +1,23 @@
 //! Whether two specifications ask for the same containers.
 use serde_json::Value;
+use shoal_cores::Revision;
 use shoal_model::docker;
 
-/// Whether tasks of `old` are as good as tasks of `new`: same template, networks and published ports.
+/// What `new` changes for the tasks of `old`: of their template, networks and published ports.
 ///
 /// Clients read a specification and send it back with one field changed, and differ in whether they
 /// write what is empty; so what is empty counts as absent.
-pub(crate) fn same_tasks(old: &docker::ServiceSpec, new: &docker::ServiceSpec) -> bool {
-    essence(old) == essence(new)
+pub(crate) fn revision(old: &docker::ServiceSpec, new: &docker::ServiceSpec) -> Revision {
+    let (mut old, mut new) = (essence(old), essence(new));
+    if old == new {
+        return Revision::None;
+    }
+    for [template, ..] in [&mut old, &mut new] {
+        if let Value::Object(fields) = template {
+            fields.remove("Placement");
+        }
+    }
+    if old == new { Revision::Placement } else { Revision::Tasks }
 }
 
 fn essence(spec: &docker::ServiceSpec) -> [Value; 3] {
@@ -84,7 +94,7 @@ mod tests {
             },
             "EndpointSpec": {"Mode": "vip"}
         }));
-        assert!(same_tasks(&plain, &wordy));
+        assert_eq!(revision(&plain, &wordy), Revision::None);
         for other in [
             serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "j", "Args": ["a"]}}}),
             serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "i", "Args": ["a", ""]}}}),
@@ -92,7 +102,21 @@ mod tests {
             serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "i", "Args": ["a"]}, "RestartPolicy": {"Delay": 0}}}),
             serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "i", "Args": ["a"]}}, "EndpointSpec": {"Ports": [{"TargetPort": 80}]}}),
         ] {
-            assert!(!same_tasks(&plain, &spec(other.clone())), "{other}");
+            assert_eq!(revision(&plain, &spec(other.clone())), Revision::Tasks, "{other}");
         }
+    }
+
+    #[test]
+    fn where_tasks_may_run_is_a_change_of_its_own() {
+        let placed = |constraint: &str, image: &str| {
+            spec(serde_json::json!({"TaskTemplate": {
+                "ContainerSpec": {"Image": image}, "Placement": {"Constraints": [constraint]}
+            }}))
+        };
+        let anywhere = spec(serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Image": "i"}}}));
+        let here = placed("node.role==worker", "i");
+        assert_eq!(revision(&anywhere, &here), Revision::Placement);
+        assert_eq!(revision(&here, &placed("node.role==manager", "i")), Revision::Placement);
+        assert_eq!(revision(&here, &placed("node.role==manager", "j")), Revision::Tasks);
     }
 }

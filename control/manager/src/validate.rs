@@ -45,12 +45,14 @@ pub(crate) fn service(spec: &docker::ServiceSpec) -> Verdict {
     let template = spec.task_template.as_ref();
     let template = template.ok_or_else(|| invalid("TaskSpec: missing in service spec"))?;
     task(template)?;
-    mode(spec.mode.as_ref())?;
+    mode(spec)?;
     endpoint(spec)?;
     if let Some(update) = &spec.update_config {
         self::update(update)?;
     }
-    rollback(spec.rollback_config.as_ref())?;
+    if let Some(rollback) = &spec.rollback_config {
+        self::rollback(rollback)?;
+    }
     let networks = [&template.networks, &spec.networks];
     for attachment in networks.into_iter().flatten().flatten() {
         let options = attachment.driver_opts.as_ref().is_some_and(|o| !o.is_empty());
@@ -215,14 +217,43 @@ fn resources(resources: &docker::TaskSpecResources) -> Verdict {
     Ok(())
 }
 
-fn mode(mode: Option<&docker::ServiceSpecMode>) -> Verdict {
-    let Some(mode) = mode else { return Ok(()) };
-    absent(mode.global.is_some(), "Mode.Global")?;
-    absent(mode.replicated_job.is_some(), "Mode.ReplicatedJob")?;
-    absent(mode.global_job.is_some(), "Mode.GlobalJob")?;
-    let replicas = mode.replicated.as_ref().and_then(|r| r.replicas).unwrap_or(1);
-    check(replicas >= 0, "Number of replicas must be non-negative")?;
-    check(replicas <= MOST_REPLICAS, format!("Number of replicas must be at most {MOST_REPLICAS}"))
+fn mode(spec: &docker::ServiceSpec) -> Verdict {
+    let Some(mode) = &spec.mode else { return Ok(()) };
+    let given = [
+        mode.replicated.is_some(),
+        mode.global.is_some(),
+        mode.replicated_job.is_some(),
+        mode.global_job.is_some(),
+    ];
+    let given = given.into_iter().filter(|given| *given).count();
+    check(given <= 1, "must specify only one service mode")?;
+    let job = mode.replicated_job.as_ref();
+    for (number, negative, name) in [
+        (
+            mode.replicated.as_ref().and_then(|r| r.replicas),
+            "Number of replicas must be non-negative",
+            "Number of replicas",
+        ),
+        (
+            job.and_then(|j| j.max_concurrent),
+            "Maximum concurrent jobs must not be negative",
+            "Maximum concurrent jobs",
+        ),
+        (
+            job.and_then(|j| j.total_completions),
+            "Total completed jobs must not be negative",
+            "Total completed jobs",
+        ),
+    ] {
+        let number = number.unwrap_or(0);
+        check(number >= 0, negative)?;
+        check(number <= MOST_REPLICAS, format!("{name} must be at most {MOST_REPLICAS}"))?;
+    }
+    if mode.replicated_job.is_some() || mode.global_job.is_some() {
+        check(spec.update_config.is_none(), "Jobs may not have an update config")?;
+        check(spec.rollback_config.is_none(), "Jobs may not have a rollback config")?;
+    }
+    Ok(())
 }
 
 fn endpoint(spec: &docker::ServiceSpec) -> Verdict {
@@ -255,41 +286,46 @@ fn endpoint(spec: &docker::ServiceSpec) -> Verdict {
     Ok(())
 }
 
-fn update(config: &docker::ServiceSpecUpdateConfig) -> Verdict {
-    check(config.parallelism.unwrap_or(0) >= 0, "TaskSpec: update-parallelism cannot be negative")?;
-    check(config.delay.unwrap_or(0) >= 0, "TaskSpec: update-delay cannot be negative")?;
-    let ratio = config.max_failure_ratio.unwrap_or(0.0);
-    check(ratio >= 0.0, "TaskSpec: update-maxfailureratio cannot be less than 0")?;
-    check(ratio <= 1.0, "TaskSpec: update-maxfailureratio cannot be bigger than 1")?;
-    let monitor = config.monitor.unwrap_or(0);
-    absent(![0, MONITOR].contains(&monitor), "UpdateConfig.Monitor other than 5s")?;
-    let rollback = docker::ServiceSpecUpdateConfigFailureActionEnum::ROLLBACK;
-    absent(config.failure_action == Some(rollback), "UpdateConfig.FailureAction rollback")
+/// What an update's configuration and a rollback's have in common.
+struct Pace {
+    parallelism: Option<i64>,
+    delay: Option<i64>,
+    monitor: Option<i64>,
+    max_failure_ratio: Option<f64>,
 }
 
-/// Docker's default for how long an updated task is watched, ns.
-const MONITOR: i64 = 5_000_000_000;
+fn pace(kind: &str, pace: &Pace) -> Verdict {
+    let text = |field: &str| format!("TaskSpec: {kind}-{field} cannot be negative");
+    check(pace.parallelism.unwrap_or(0) >= 0, text("parallelism"))?;
+    check(pace.delay.unwrap_or(0) >= 0, text("delay"))?;
+    check(pace.monitor.unwrap_or(0) >= 0, text("monitor"))?;
+    let ratio = pace.max_failure_ratio.unwrap_or(0.0);
+    let text = format!("TaskSpec: {kind}-maxfailureratio cannot be less than 0 or bigger than 1");
+    check((0.0..=1.0).contains(&ratio), text)
+}
 
-/// A rollback goes as an update does; settings of its own are not there yet.
-fn rollback(config: Option<&docker::ServiceSpecRollbackConfig>) -> Verdict {
-    let Some(config) = config else { return Ok(()) };
-    use docker::{
-        ServiceSpecRollbackConfigFailureActionEnum as Action,
-        ServiceSpecRollbackConfigOrderEnum as Order,
-    };
-    let default = config.parallelism.unwrap_or(1) == 1
-        && config.delay.unwrap_or(0) == 0
-        && [0, MONITOR].contains(&config.monitor.unwrap_or(0))
-        && config.max_failure_ratio.unwrap_or(0.0) == 0.0
-        && matches!(config.failure_action, None | Some(Action::EMPTY | Action::PAUSE))
-        && matches!(config.order, None | Some(Order::EMPTY | Order::STOP_FIRST));
-    absent(!default, "RollbackConfig other than Docker's default")
+fn update(config: &docker::ServiceSpecUpdateConfig) -> Verdict {
+    let docker::ServiceSpecUpdateConfig { parallelism, delay, monitor, max_failure_ratio, .. } =
+        *config;
+    pace("update", &Pace { parallelism, delay, monitor, max_failure_ratio })
+}
+
+fn rollback(config: &docker::ServiceSpecRollbackConfig) -> Verdict {
+    let docker::ServiceSpecRollbackConfig {
+        parallelism, delay, monitor, max_failure_ratio, ..
+    } = *config;
+    pace("rollback", &Pace { parallelism, delay, monitor, max_failure_ratio })
 }
 
 /// The specification with what Docker's daemon fills in.
 pub(crate) fn filled(mut spec: docker::ServiceSpec) -> docker::ServiceSpec {
     let mode = spec.mode.get_or_insert_default();
-    mode.replicated.get_or_insert_default().replicas.get_or_insert(1);
+    if let Some(job) = &mut mode.replicated_job {
+        let concurrent = *job.max_concurrent.get_or_insert(1);
+        job.total_completions.get_or_insert(concurrent);
+    } else if mode.global.is_none() && mode.global_job.is_none() {
+        mode.replicated.get_or_insert_default().replicas.get_or_insert(1);
+    }
     let endpoint = spec.endpoint_spec.get_or_insert_default();
     if matches!(endpoint.mode, None | Some(docker::EndpointSpecModeEnum::EMPTY)) {
         endpoint.mode = Some(docker::EndpointSpecModeEnum::VIP);

@@ -44,6 +44,14 @@ impl Index {
         self.by_node.get(node).into_iter().flatten().map(|id| &**id)
     }
 
+    pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
+        self.by_service.keys().map(String::as_str)
+    }
+
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.by_node.keys().map(String::as_str)
+    }
+
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (&str, u64, &BTreeSet<Waiting>)> {
         self.waiting.iter().flat_map(|(service, versions)| {
             versions.iter().map(move |(version, tasks)| (service.as_str(), *version, tasks))

@@ -11,6 +11,7 @@ mod generic;
 mod index;
 mod load;
 mod objects;
+mod progress;
 mod state;
 mod task;
 mod templates;
@@ -28,8 +29,11 @@ pub use objects::{
     Availability, Cluster, EndpointState, JoinTokens, Meta, NetAddresses, Network, Node,
     NodeDescription, NodeOverlay, NodeState, NodeStatus, Plugin, PluginKind, Role, Service,
 };
+pub use progress::{JobStatus, Mode, ServiceTally, UpdateState, UpdateStatus};
 pub use state::{ApplyError, Change, Object, ObjectKind, State};
-pub use task::{ContainerStatus, HostPort, PublishedPort, Task, TaskState, TaskStatus};
+pub use task::{
+    ContainerStatus, HostPort, MadeBy, PublishedPort, Task, TaskState, TaskStatus, TaskTimes,
+};
 pub use time::Timestamp;
 
 /// The Engine API's own types, for specifications and answers.

@@ -1,5 +1,11 @@
 //! Cluster, nodes, networks and services.
-use crate::{docker, generic::GenericResource, task::PublishedPort, time::Timestamp};
+use crate::{
+    docker,
+    generic::GenericResource,
+    progress::{JobStatus, UpdateStatus},
+    task::PublishedPort,
+    time::Timestamp,
+};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -204,6 +210,9 @@ pub struct Node {
     pub manager_addr: Option<String>,
     /// Its place in the overlay.
     pub overlay: NodeOverlay,
+    /// Since when it is down, on the managers' clock; kept by [`crate::State::apply`].
+    #[serde(default)]
+    pub down_since: Option<Timestamp>,
 }
 
 /// An overlay network.
@@ -262,23 +271,49 @@ pub struct Service {
     pub spec_version: u64,
     /// What it was given. `None` until the allocator has seen it in its present form.
     pub endpoint: Option<EndpointState>,
+    /// `spec_version` of `previous_spec`: going back keeps the tasks that still have it.
+    #[serde(default)]
+    pub previous_spec_version: u64,
+    /// Versions that differ from the present one in their placement alone: their tasks are up to
+    /// date where their node still suits.
+    #[serde(default)]
+    pub placement_versions: Vec<u64>,
+    /// Its last update, if tasks had to be replaced.
+    #[serde(default)]
+    pub update_status: Option<UpdateStatus>,
+    /// For jobs: which iteration it is.
+    #[serde(default)]
+    pub job_status: Option<JobStatus>,
+    /// Asked once to be spread evenly again; taken back when it is.
+    #[serde(default)]
+    pub rebalance: bool,
 }
 
 impl Service {
+    /// A service nobody has seen yet. A job's first iteration is 0.
+    pub fn new(id: String, spec: docker::ServiceSpec, now: Timestamp) -> Service {
+        let mut service = Service {
+            id,
+            meta: Meta::default(),
+            spec,
+            previous_spec: None,
+            spec_version: 1,
+            endpoint: None,
+            previous_spec_version: 0,
+            placement_versions: Vec::new(),
+            update_status: None,
+            job_status: None,
+            rebalance: false,
+        };
+        if service.mode().is_job() {
+            service.job_status = Some(JobStatus { iteration: 0, last_execution: now });
+        }
+        service
+    }
+
     /// Name; services without one are refused on creation.
     pub fn name(&self) -> &str {
         self.spec.name.as_deref().unwrap_or_default()
-    }
-
-    /// Replicas asked for (replicated mode; 1 when not said).
-    pub fn replicas(&self) -> u64 {
-        self.spec
-            .mode
-            .as_ref()
-            .and_then(|m| m.replicated.as_ref())
-            .and_then(|r| r.replicas)
-            .and_then(|n| u64::try_from(n).ok())
-            .unwrap_or(1)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     failures::Failures,
     index::{Index, Waiting, frees},
     load::Load,
-    objects::{Cluster, Meta, Network, Node, Service},
+    objects::{Cluster, Meta, Network, Node, NodeState, Service},
     task::{Task, TaskState},
     templates::shared_tasks,
     time::Timestamp,
@@ -90,6 +90,18 @@ impl Object {
             Object::Network(o) => &o.meta,
             Object::Service(o) => &o.meta,
             Object::Task(o) => &o.meta,
+        }
+    }
+
+    /// Notes on the managers' clock what is seen in it for the first time.
+    fn note_times(&mut self, now: Timestamp) {
+        match self {
+            Object::Task(task) => task.note_times(now),
+            Object::Node(node) if node.status.state == NodeState::Down => {
+                node.down_since.get_or_insert(now);
+            }
+            Object::Node(node) => node.down_since = None,
+            Object::Cluster(_) | Object::Network(_) | Object::Service(_) => {}
         }
     }
 
@@ -214,6 +226,7 @@ impl State {
                         _ => object.meta().created,
                     };
                     *object.meta_mut() = Meta { version: index, created, updated: now };
+                    object.note_times(now);
                     self.put(object, index, now);
                 }
                 Change::Delete(kind, id) => self.delete(kind, &id, index),
@@ -239,6 +252,16 @@ impl State {
     /// Tasks of a service, in order of id.
     pub fn tasks_of_service<'a>(&'a self, service: &str) -> impl Iterator<Item = &'a Task> + 'a {
         self.index.of_service(service).filter_map(|id| self.tasks.get(id))
+    }
+
+    /// Ids of all services that have tasks, also of services that are gone.
+    pub fn services_with_tasks(&self) -> impl Iterator<Item = &str> {
+        self.index.services()
+    }
+
+    /// Ids of all nodes that have tasks, also of nodes that are gone.
+    pub fn nodes_with_tasks(&self) -> impl Iterator<Item = &str> {
+        self.index.nodes()
     }
 
     /// Tasks of a node, in order of id.

@@ -128,6 +128,30 @@ pub struct PublishedPort {
     pub target: u16,
 }
 
+/// Why a task was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MadeBy {
+    /// Its slot had none.
+    #[default]
+    Scale,
+    /// The one before ended by itself, or its node was lost.
+    Restart,
+    /// The one before is of an older specification. Its failure counts against the update.
+    Update,
+    /// To be nearer to an even spread: it has its node from the beginning.
+    Rebalance,
+}
+
+/// When the cluster took notice of what happened to a task, on the managers' clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct TaskTimes {
+    /// That it ran.
+    pub running: Option<Timestamp>,
+    /// That it had ended.
+    pub ended: Option<Timestamp>,
+}
+
 /// A port of a node that one task there takes (`host` publish mode).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct HostPort {
@@ -146,18 +170,20 @@ pub struct Task {
     pub meta: Meta,
     /// Service it belongs to.
     pub service_id: String,
-    /// Slot in the service, from 1.
+    /// Slot in the service: from 1, from 0 for replicated jobs, 0 for global services and jobs.
     pub slot: u64,
-    /// Node, from `Assigned` on.
+    /// Node it runs on, from `Assigned` on. Before that it is the only node it may run on (global
+    /// services, rebalancing).
     pub node_id: Option<String>,
     /// What to run: the service's template when the task was made. The state makes all tasks of one
     /// template share it.
     pub spec: Arc<docker::TaskSpec>,
     /// [`crate::Service::spec_version`] it was made from.
     pub spec_version: u64,
-    /// Container name: `service.slot.id`.
+    /// Container name: `service.slot.id`, or `service.node.id` for global services and jobs.
     pub name: String,
-    /// What it should become: `Ready` (wait), `Running`, `Shutdown` or `Remove`.
+    /// What it should become: `Ready` (wait), `Running` (a job's: and so to its end), `Shutdown` or
+    /// `Remove`.
     pub desired: TaskState,
     /// A replacement is started no earlier than this (restart delay).
     pub not_before: Timestamp,
@@ -165,10 +191,42 @@ pub struct Task {
     pub status: TaskStatus,
     /// Its addresses, one entry per network, from `Pending` on.
     pub networks: Vec<NetAddresses>,
+    /// Why it was made.
+    #[serde(default)]
+    pub made_by: MadeBy,
+    /// The job's iteration it belongs to; `None` when its service is no job.
+    #[serde(default)]
+    pub job_iteration: Option<u64>,
+    /// When what happened to it was noticed; kept by [`crate::State::apply`].
+    #[serde(default)]
+    pub times: TaskTimes,
     /// What it was given of its node's generic resources, from `Assigned` on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub assigned_generic_resources: Vec<GenericResource>,
     /// Ports of its node it takes (publish mode `host`), from `Assigned` on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,
+}
+
+impl Task {
+    /// Whether its node has been told of it, or may have been.
+    pub fn is_assigned(&self) -> bool {
+        self.node_id.is_some() && self.status.state >= TaskState::Assigned
+    }
+
+    /// Desired state in Docker's terms: a job's task is to become `Complete`.
+    pub fn shown_desired(&self) -> TaskState {
+        match (self.desired, self.job_iteration) {
+            (TaskState::Running, Some(_)) => TaskState::Complete,
+            (desired, _) => desired,
+        }
+    }
+
+    pub(crate) fn note_times(&mut self, now: Timestamp) {
+        if self.status.state == TaskState::Running {
+            self.times.running.get_or_insert(now);
+        } else if self.status.state.is_terminal() {
+            self.times.ended.get_or_insert(now);
+        }
+    }
 }

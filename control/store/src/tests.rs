@@ -24,6 +24,7 @@ fn node(id: &str, version: u64, name: &str) -> Node {
         status: NodeStatus { state: NodeState::Ready, message: String::new(), addr: String::new() },
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
+        down_since: None,
     }
 }
 

@@ -3,7 +3,8 @@ use super::{value, version};
 use crate::times::rfc3339;
 use serde_json::Value;
 use shoal_model::{
-    EndpointState, NodeState, PublishedPort, Service, State, Task, TaskState, docker,
+    EndpointState, JobStatus, PublishedPort, Service, ServiceTally, State, UpdateState,
+    UpdateStatus, docker,
 };
 
 /// Protocol numbers of IP.
@@ -24,9 +25,9 @@ pub(crate) fn service(state: &State, service: &Service, defaults: bool, status: 
         updated_at: Some(rfc3339(service.meta.updated)),
         spec: Some(spec),
         endpoint: Some(endpoint(state, service)),
-        update_status: None,
+        update_status: service.update_status.as_ref().map(update_status),
         service_status: status.then(|| counts(state, service)),
-        job_status: None,
+        job_status: service.job_status.as_ref().map(job_status),
     });
     if let Some(previous) = &service.previous_spec {
         let mut previous = previous.clone();
@@ -46,7 +47,10 @@ fn complete(spec: &mut docker::ServiceSpec) {
     template.force_update.get_or_insert(0);
     template.runtime.get_or_insert_with(|| "container".to_owned());
     let mode = spec.mode.get_or_insert_default();
-    if mode.global.is_none() && mode.replicated_job.is_none() && mode.global_job.is_none() {
+    if let Some(job) = &mut mode.replicated_job {
+        let concurrent = *job.max_concurrent.get_or_insert(1);
+        job.total_completions.get_or_insert(concurrent);
+    } else if mode.global.is_none() && mode.global_job.is_none() {
         mode.replicated.get_or_insert_default().replicas.get_or_insert(1);
     }
 }
@@ -67,6 +71,9 @@ fn insert_defaults(spec: &mut docker::ServiceSpec) {
     restart.max_attempts.get_or_insert(0);
     let endpoint = spec.endpoint_spec.get_or_insert_default();
     endpoint.mode.get_or_insert(docker::EndpointSpecModeEnum::VIP);
+    if spec.mode.as_ref().is_some_and(|m| m.replicated_job.is_some() || m.global_job.is_some()) {
+        return; // jobs have none, and would be refused with them
+    }
     spec.update_config.get_or_insert(docker::ServiceSpecUpdateConfig {
         parallelism: Some(1),
         failure_action: Some(docker::ServiceSpecUpdateConfigFailureActionEnum::PAUSE),
@@ -134,20 +141,36 @@ fn port(port: &PublishedPort) -> docker::EndpointPortConfig {
     }
 }
 
-/// Tasks wanted and tasks running, as `service ls` shows them.
+/// Tasks wanted, tasks running and tasks done, as `service ls` shows them.
 fn counts(state: &State, service: &Service) -> docker::ServiceServiceStatus {
-    let running = state.tasks_of_service(&service.id).filter(|t| runs(state, t)).count();
+    let tally = ServiceTally::of(state, service);
     docker::ServiceServiceStatus {
-        running_tasks: Some(running as u64),
-        desired_tasks: Some(service.replicas()),
-        completed_tasks: Some(0),
+        running_tasks: Some(tally.running),
+        desired_tasks: Some(tally.desired),
+        completed_tasks: Some(tally.completed),
     }
 }
 
-/// Whether a task runs, is to run, and its node is not down.
-fn runs(state: &State, task: &Task) -> bool {
-    let node = task.node_id.as_ref().and_then(|id| state.nodes.get(id));
-    task.status.state == TaskState::Running
-        && task.desired == TaskState::Running
-        && node.is_some_and(|n| n.status.state != NodeState::Down)
+fn update_status(status: &UpdateStatus) -> docker::ServiceUpdateStatus {
+    use docker::ServiceUpdateStatusStateEnum as State;
+    docker::ServiceUpdateStatus {
+        state: Some(match status.state {
+            UpdateState::Updating => State::UPDATING,
+            UpdateState::Paused => State::PAUSED,
+            UpdateState::Completed => State::COMPLETED,
+            UpdateState::RollbackStarted => State::ROLLBACK_STARTED,
+            UpdateState::RollbackPaused => State::ROLLBACK_PAUSED,
+            UpdateState::RollbackCompleted => State::ROLLBACK_COMPLETED,
+        }),
+        started_at: Some(rfc3339(status.started)),
+        completed_at: status.completed.map(rfc3339),
+        message: Some(status.message.clone()),
+    }
+}
+
+fn job_status(status: &JobStatus) -> docker::ServiceJobStatus {
+    docker::ServiceJobStatus {
+        job_iteration: Some(docker::ObjectVersion { index: Some(status.iteration) }),
+        last_execution: Some(rfc3339(status.last_execution)),
+    }
 }

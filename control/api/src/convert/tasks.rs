@@ -19,12 +19,13 @@ pub(crate) fn task(state: &State, task: &Task) -> Value {
         labels: Some(labels.unwrap_or_default()),
         spec: Some(spec),
         service_id: Some(task.service_id.clone()),
-        slot: i64::try_from(task.slot).ok(),
+        // Left out where it means nothing, and so also for a job's first slot, as Docker does.
+        slot: i64::try_from(task.slot).ok().filter(|slot| *slot != 0),
         node_id: task.node_id.clone(),
         assigned_generic_resources: None,
         status: Some(status(&task.status)),
-        desired_state: Some(task_state(task.desired)),
-        job_iteration: None,
+        desired_state: Some(task_state(task.shown_desired())),
+        job_iteration: task.job_iteration.map(|index| docker::ObjectVersion { index: Some(index) }),
     });
     let attachments: Vec<Value> = task.networks.iter().map(|a| attachment(state, a)).collect();
     if !attachments.is_empty() {

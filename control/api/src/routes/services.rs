@@ -40,13 +40,7 @@ async fn list(State(ctx): State<ApiContext>, params: Params) -> Answer {
 }
 
 fn matches(filters: &Filters, service: &Service) -> bool {
-    let mode = service.spec.mode.as_ref();
-    let mode = match mode {
-        Some(m) if m.global.is_some() => "global",
-        Some(m) if m.replicated_job.is_some() => "replicated-job",
-        Some(m) if m.global_job.is_some() => "global-job",
-        _ => "replicated",
-    };
+    let mode = service.mode().as_str();
     filters.prefix("id", &service.id)
         && filters.prefix("name", service.name())
         && filters.exact("mode", mode)

@@ -17,7 +17,7 @@ use axum::{
 };
 use futures_util::StreamExt;
 use serde_json::Value;
-use shoal_model::{State as Cluster, Task, docker};
+use shoal_model::{State as Cluster, Task, TaskState, docker};
 use std::collections::{BTreeMap, BTreeSet};
 
 const FILTERS: [&str; 8] =
@@ -52,7 +52,7 @@ impl Wanted {
             })
             .collect();
         for state in filters.values("desired-state") {
-            if !["running", "shutdown", "accepted"].contains(&state) {
+            if !TaskState::ALL.iter().any(|s| s.as_str() == state) {
                 return Err(ApiError::bad(format!("invalid filter 'desired-state={state}'")));
             }
         }
@@ -67,12 +67,14 @@ impl Wanted {
     fn matches(&self, state: &Cluster, task: &Task) -> bool {
         let f = &self.filters;
         let service = state.services.get(&task.service_id);
-        let current = service.is_some_and(|s| s.spec_version == task.spec_version);
+        let current = service.is_some_and(|s| {
+            s.spec_version == task.spec_version || s.placement_versions.contains(&task.spec_version)
+        });
         let node =
             |nodes: &BTreeSet<String>| task.node_id.as_ref().is_some_and(|n| nodes.contains(n));
         f.prefix("id", &task.id)
             && f.prefix("name", &task.name)
-            && f.exact("desired-state", task.desired.as_str())
+            && f.exact("desired-state", task.shown_desired().as_str())
             && f.exact("runtime", "container")
             && self.services.as_ref().is_none_or(|s| s.contains(&task.service_id))
             && self.nodes.as_ref().is_none_or(node)

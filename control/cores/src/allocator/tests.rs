@@ -95,6 +95,51 @@ fn a_full_network_keeps_tasks_new_and_names_itself_until_there_is_room() {
 }
 
 #[test]
+fn what_cannot_be_given_names_the_object_the_reason_and_the_remedy() {
+    type Make = fn(&mut World);
+    let cases: [(Make, &str); 4] = [
+        (
+            |w| w.service("web", 8, &["tiny"], |_| {}),
+            "no available IPv4 addresses on network tiny (10.0.9.0/29): remove tasks, or use a network with a larger subnet",
+        ),
+        (
+            |w| {
+                w.service("full", 5, &["tiny"], |s| {
+                    let mode = Some(EndpointSpecModeEnum::DNSRR);
+                    s.endpoint_spec = Some(EndpointSpec { mode, ports: None });
+                });
+                w.run();
+                w.service("web", 1, &["tiny"], |_| {});
+            },
+            "no virtual address for service web: no available IPv4 addresses on network tiny (10.0.9.0/29): remove tasks, or use a network with a larger subnet",
+        ),
+        (
+            |w| {
+                w.service("full", 1, &[], |s| publish(s, 8080));
+                w.run();
+                w.pass(1);
+                w.service("web", 1, &[], |s| publish(s, 8080));
+            },
+            "port '8080' is already in use by service 'full' (svc-full) as an ingress port: publish another port, or remove that service",
+        ),
+        (
+            |w| w.service("web", 1, &["gone"], |_| {}),
+            "no virtual address for service web: network net-gone not found: make it again, or update the service to one that is there",
+        ),
+    ];
+    for (make, text) in cases {
+        let mut world = World::new();
+        world.node("n1");
+        world.network("tiny", "10.0.9.0/29");
+        make(&mut world);
+        world.settle();
+        let new = world.tasks("web").into_iter().find(|t| t.status.state == TaskState::New);
+        assert_eq!(new.map(|t| t.status.err.as_str()), Some(text));
+        assert_eq!(allocate(&world.state, world.now), [], "said once");
+    }
+}
+
+#[test]
 fn a_service_keeps_its_vip_and_ports_over_updates() {
     let mut world = World::new();
     world.node("n1");

@@ -199,6 +199,7 @@ fn node(number: usize, (zone, rack, mood, cpus, gpus): NodeDice) -> Node {
             endpoint: None,
             address: Some("10.0.0.2".parse().unwrap()),
         },
+        down_since: None,
     };
     let description = node.description.as_mut().unwrap();
     match gpus {
@@ -272,22 +273,16 @@ fn service(
         target_port: Some(80),
         ..Default::default()
     };
-    Service {
-        id: format!("s{number}"),
-        meta: Meta::default(),
-        spec: docker::ServiceSpec {
-            name: Some(format!("s{number}")),
-            task_template: Some(template),
-            endpoint_spec: Some(docker::EndpointSpec {
-                ports: (port == 1).then(|| vec![host]),
-                ..Default::default()
-            }),
+    let spec = docker::ServiceSpec {
+        name: Some(format!("s{number}")),
+        task_template: Some(template),
+        endpoint_spec: Some(docker::EndpointSpec {
+            ports: (port == 1).then(|| vec![host]),
             ..Default::default()
-        },
-        previous_spec: None,
-        spec_version: 1,
-        endpoint: None,
-    }
+        }),
+        ..Default::default()
+    };
+    Service::new(format!("s{number}"), spec, Timestamp(0))
 }
 
 fn task(id: String, service: &Service, version: u64, slot: u64) -> Task {
@@ -312,6 +307,9 @@ fn task(id: String, service: &Service, version: u64, slot: u64) -> Task {
         networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         host_ports: Vec::new(),
+        made_by: Default::default(),
+        job_iteration: None,
+        times: Default::default(),
     }
 }
 

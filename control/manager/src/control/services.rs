@@ -1,16 +1,17 @@
 //! Services and their logs.
 use crate::{
-    Manager, broker,
+    Manager, broker, clock,
     error::{from_store, invalid, not_found, out_of_sequence, refuse},
     names, template,
     validate::{self, resolved},
 };
 use futures_util::stream::BoxStream;
-use shoal_cores::check_ports;
+use shoal_cores::{check_ports, revise, roll_back, take_rebalance_once};
 use shoal_identity::id;
 use shoal_model::{
-    Change, ControlError, ErrorKind, LogLine, LogOptions, Meta, Object, ObjectKind, Service, docker,
+    Change, ControlError, ErrorKind, LogLine, LogOptions, Object, ObjectKind, Service, docker,
 };
+use std::mem::discriminant;
 
 /// Names tried for a service that was given none.
 const NAME_ATTEMPTS: usize = 8;
@@ -41,7 +42,7 @@ impl Manager {
         validate::service(&spec)?;
         let spec = validate::filled(spec);
         let service = self.store().read(|state| {
-            let spec = resolved(state, spec)?;
+            let mut spec = resolved(state, spec)?;
             if let Some(other) = state.service_named(spec.name.as_deref().unwrap_or_default()) {
                 let name = other.name();
                 return Err(refuse(
@@ -52,14 +53,8 @@ impl Manager {
                 ));
             }
             check_ports(state, None, &spec).map_err(invalid)?;
-            Ok(Service {
-                id: id::new(),
-                meta: Meta::default(),
-                spec,
-                previous_spec: None,
-                spec_version: 1,
-                endpoint: None,
-            })
+            let rebalance = take_rebalance_once(&mut spec);
+            Ok(Service { rebalance, ..Service::new(id::new(), spec, clock::now()) })
         })?;
         let id = service.id.clone();
         let change = Change::Put(Object::Service(service));
@@ -67,7 +62,8 @@ impl Manager {
         Ok(id)
     }
 
-    /// Replaces a service's specification; with `rollback` by the one before, whatever `spec` says.
+    /// Replaces a service's specification; with `rollback` by the one before, whatever `spec` says. An
+    /// update that goes on is cancelled; a job runs anew.
     /// `version` is the one the user read.
     pub async fn update_service(
         &self,
@@ -85,25 +81,26 @@ impl Manager {
             if present.meta.version != version {
                 return Err(out_of_sequence());
             }
-            let spec = if rollback {
-                present.previous_spec.clone().ok_or_else(|| {
+            let now = clock::now();
+            let service = if rollback {
+                roll_back(present, now).ok_or_else(|| {
                     let text = format!("service {id} does not have a previous spec");
                     refuse(ErrorKind::FailedPrecondition, text)
                 })?
             } else {
-                resolved(state, validate::filled(spec))?
+                let mut spec = resolved(state, validate::filled(spec))?;
+                let rebalance = take_rebalance_once(&mut spec) || present.rebalance;
+                let revision = template::revision(&present.spec, &spec);
+                Service { rebalance, ..revise(present, spec, revision, now) }
             };
-            if spec.name != present.spec.name {
+            if service.spec.name != present.spec.name {
                 return Err(invalid("renaming services is not supported"));
             }
-            check_ports(state, Some(id), &spec).map_err(invalid)?;
-            let replace = !template::same_tasks(&present.spec, &spec);
-            Ok(Service {
-                previous_spec: Some(present.spec.clone()),
-                spec_version: present.spec_version + u64::from(replace),
-                spec,
-                ..present.clone()
-            })
+            if discriminant(&service.mode()) != discriminant(&present.mode()) {
+                return Err(invalid("service mode change is not allowed"));
+            }
+            check_ports(state, Some(id), &service.spec).map_err(invalid)?;
+            Ok(service)
         })?;
         let change = Change::Put(Object::Service(service));
         self.store().propose(vec![change]).await.map_err(from_store).map(drop)

@@ -29,7 +29,7 @@ async fn wrong_services_are_refused_with_docker_s_words() {
     let web = manager.create_service(first.clone()).await.unwrap();
 
     type Edit = fn(&mut docker::ServiceSpec);
-    let edits: [(Edit, &str); 12] = [
+    let edits: [(Edit, &str); 17] = [
         (|s| s.name = Some("a b".into()), "name must be valid as a DNS name component: \"a b\""),
         (
             |s| s.name = Some("a".repeat(64)),
@@ -43,7 +43,43 @@ async fn wrong_services_are_refused_with_docker_s_words() {
         (|s| s.mode = service("", -1, &[]).mode, "Number of replicas must be non-negative"),
         (
             |s| s.mode.as_mut().unwrap().global = Some(Default::default()),
-            "Mode.Global is not supported in this version",
+            "must specify only one service mode",
+        ),
+        (
+            |s| {
+                s.mode = Some(docker::ServiceSpecMode {
+                    replicated_job: Some(docker::ServiceSpecModeReplicatedJob {
+                        max_concurrent: Some(-1),
+                        total_completions: None,
+                    }),
+                    ..Default::default()
+                })
+            },
+            "Maximum concurrent jobs must not be negative",
+        ),
+        (
+            |s| {
+                let global_job = Some(Default::default());
+                s.mode = Some(docker::ServiceSpecMode { global_job, ..Default::default() });
+                s.update_config = Some(Default::default());
+            },
+            "Jobs may not have an update config",
+        ),
+        (
+            |s| {
+                let global_job = Some(Default::default());
+                s.mode = Some(docker::ServiceSpecMode { global_job, ..Default::default() });
+                s.rollback_config = Some(Default::default());
+            },
+            "Jobs may not have a rollback config",
+        ),
+        (
+            |s| s.update_config.get_or_insert_default().monitor = Some(-1),
+            "TaskSpec: update-monitor cannot be negative",
+        ),
+        (
+            |s| s.rollback_config.get_or_insert_default().max_failure_ratio = Some(1.5),
+            "TaskSpec: rollback-maxfailureratio cannot be less than 0 or bigger than 1",
         ),
         (
             |s| {
@@ -149,9 +185,21 @@ async fn wrong_services_are_refused_with_docker_s_words() {
     assert_eq!(spec_version(), 1);
     two.task_template.as_mut().unwrap().force_update = Some(1);
     manager.update_service(&web, version(), two, false).await.unwrap();
-    assert_eq!(spec_version(), 2);
+    assert!(spec_version() > 1);
+    until(&manager, "the update", |s| {
+        s.services[&web].update_status.as_ref().is_some_and(|u| u.slots.is_some())
+    })
+    .await;
+    let mut global = first.clone();
+    global.mode =
+        Some(docker::ServiceSpecMode { global: Some(Default::default()), ..Default::default() });
+    is(
+        manager.update_service(&web, version(), global, false).await.unwrap_err(),
+        ErrorKind::InvalidArgument,
+        "rpc error: code = InvalidArgument desc = service mode change is not allowed",
+    );
     manager.update_service(&web, version(), first, true).await.unwrap();
-    assert_eq!(spec_version(), 3);
+    assert_eq!(spec_version(), 1, "tasks that still have the former version stay");
     is(
         manager.remove_service("gone").await.unwrap_err(),
         ErrorKind::NotFound,

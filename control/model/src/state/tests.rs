@@ -29,6 +29,9 @@ fn task(id: &str, spec_version: u64, image: &str) -> Task {
         networks: Vec::new(),
         assigned_generic_resources: Vec::new(),
         host_ports: Vec::new(),
+        made_by: Default::default(),
+        job_iteration: None,
+        times: Default::default(),
     }
 }
 

@@ -1,9 +1,12 @@
-use super::*;
-use crate::testing::World;
-use shoal_model::docker::{
-    ServiceSpecUpdateConfig, SwarmSpecOrchestration, TaskSpecRestartPolicy,
-    TaskSpecRestartPolicyConditionEnum as Condition,
+use crate::{next_due, orchestrate, testing::World};
+use shoal_model::{
+    Availability, Change, NodeState, ObjectKind, Task, TaskState,
+    docker::{
+        SwarmSpecOrchestration, TaskSpecRestartPolicy,
+        TaskSpecRestartPolicyConditionEnum as Condition,
+    },
 };
+use std::time::Duration;
 
 fn three_nodes() -> World {
     let mut world = World::new();
@@ -131,7 +134,7 @@ fn a_slot_is_given_up_after_the_most_attempts_and_begins_anew_with_a_new_templat
     world.pass(3_600_000);
     world.run();
     assert!(world.running("web").is_empty());
-    world.set_service("web", |s| s.spec_version += 1);
+    world.update("web");
     world.run();
     world.pass(1);
     world.run();
@@ -268,95 +271,4 @@ fn a_slot_keeps_as_many_tasks_as_the_history_limit_says() {
     });
     world.run();
     assert_eq!(world.tasks("web").len(), 2);
-}
-
-#[test]
-fn a_new_template_replaces_one_slot_after_the_other() {
-    let mut world = three_nodes();
-    world.service("web", 3, &[], |_| {});
-    world.run();
-    world.set_service("web", |s| s.spec_version = 2);
-    for replaced in 1..=3 {
-        world.settle();
-        let stopping = world.tasks("web").into_iter();
-        let stopping = stopping.filter(|t| t.spec_version == 1 && t.desired == TaskState::Shutdown);
-        assert_eq!(stopping.count(), replaced);
-        // The old one stops, the new one is prepared, then told to run, then runs.
-        world.agents();
-        world.settle();
-        assert!(world.running("web").len() >= 2);
-        world.agents();
-    }
-    world.run();
-    assert!(world.running("web").iter().all(|t| t.spec_version == 2));
-}
-
-#[test]
-fn parallelism_0_replaces_all_slots_and_a_delay_is_kept_between_them() {
-    let mut world = three_nodes();
-    world.service("all", 3, &[], |s| {
-        let all = ServiceSpecUpdateConfig { parallelism: Some(0), ..Default::default() };
-        s.update_config = Some(all);
-    });
-    world.service("web", 2, &[], |s| {
-        let slow = ServiceSpecUpdateConfig { delay: Some(10_000_000_000), ..Default::default() };
-        s.update_config = Some(slow);
-    });
-    world.run();
-    world.pass(60_000);
-    world.set_service("all", |s| s.spec_version = 2);
-    world.set_service("web", |s| s.spec_version = 2);
-    world.settle();
-    let new = |w: &World, s: &str| w.tasks(s).iter().filter(|t| t.spec_version == 2).count();
-    assert_eq!(new(&world, "all"), 3);
-    world.run();
-    assert_eq!(new(&world, "web"), 1);
-    assert_eq!(next_due(&world.state, world.now), Some(world.now.after(Duration::from_secs(10))));
-    world.pass(9_999);
-    world.run();
-    assert_eq!(new(&world, "web"), 1);
-    world.pass(1);
-    world.run();
-    assert_eq!(new(&world, "web"), 2);
-}
-
-#[test]
-fn start_first_stops_the_old_task_only_when_the_new_one_runs() {
-    let mut world = three_nodes();
-    world.service("web", 1, &[], |s| {
-        let order = Some(docker::ServiceSpecUpdateConfigOrderEnum::START_FIRST);
-        s.update_config = Some(ServiceSpecUpdateConfig { order, ..Default::default() });
-    });
-    world.run();
-    let old = ids(&world)[0].clone();
-    world.set_service("web", |s| s.spec_version = 2);
-    world.settle();
-    assert_eq!(world.tasks("web").len(), 2);
-    assert_eq!(world.state.tasks[&old].desired, TaskState::Running);
-    world.run();
-    assert_eq!(world.state.tasks[&old].status.state, TaskState::Shutdown);
-    assert_eq!(world.running("web").len(), 1);
-}
-
-#[test]
-fn a_failing_update_goes_no_further_unless_told_to() {
-    for (action, replaced) in
-        [(None, 1), (Some(docker::ServiceSpecUpdateConfigFailureActionEnum::CONTINUE), 3)]
-    {
-        let mut world = three_nodes();
-        world.service("web", 3, &[], |s| {
-            s.update_config =
-                Some(ServiceSpecUpdateConfig { failure_action: action, ..Default::default() });
-            s.task_template.as_mut().unwrap().restart_policy = policy(Condition::ANY, 0, 0);
-        });
-        world.run();
-        world.set_service("web", |s| s.spec_version = 2);
-        world.settle();
-        let new = world.tasks("web").into_iter().find(|t| t.spec_version == 2).unwrap().id.clone();
-        world.end(&new, TaskState::Rejected);
-        world.run();
-        let updated = world.running("web").iter().filter(|t| t.spec_version == 2).count();
-        assert_eq!(updated, replaced, "{action:?}");
-        assert_eq!(world.running("web").len(), 3);
-    }
 }

@@ -1,0 +1,165 @@
+//! Keeps one wanted task in a place.
+//!
+//! ```text
+//! none wanted ──▶ restart policy ──▶ made again, or given up
+//! ended by itself, or node lost ──▶ told to stop ──▶ restart policy
+//! of an older specification ──▶ left to the updater
+//! waits (`Ready`) ──▶ its delay over and its predecessor stopped, or 60 s passed ──▶ `Running`
+//! ```
+use super::{
+    plan::{NewTask, Place, Plan},
+    restart, slots,
+    updater::Settings,
+};
+use shoal_model::{MadeBy, NodeState, Service, Task, TaskState, Timestamp, UpdateState};
+use std::time::Duration;
+
+/// A replacement waits at most this long for its predecessor to stop (swarmkit's value).
+const STOP_WAIT: Duration = Duration::from_secs(60);
+
+/// A rebalanced task that has not got its node by then has none there: it is taken back.
+const MOVE_WAIT: Duration = Duration::from_secs(60);
+
+/// A place whose task is not as the service wants it now.
+#[derive(Clone, Copy)]
+pub(super) struct Outdated<'a> {
+    pub(super) place: Place<'a>,
+    /// Whether it has a task that runs and would be missed.
+    pub(super) running: bool,
+}
+
+/// Tends a place that has tasks. Returns it when it is the updater's.
+pub(super) fn tend<'a>(
+    plan: &mut Plan<'a>,
+    service: &'a Service,
+    place: Place<'a>,
+    slot: &[&'a Task],
+) -> Option<Outdated<'a>> {
+    let mut live: Vec<&Task> = slots::live(slot).collect();
+    if live.len() > 1 && plan.move_failed(live[0]) {
+        plan.take_back(live.remove(0));
+    }
+    if live.is_empty() {
+        return revive(plan, service, place, slot);
+    }
+    let current: Vec<bool> = live.iter().map(|t| plan.is_current(service, t)).collect();
+    let chosen = current.iter().position(|c| *c).unwrap_or(0);
+    let (task, is_current) = (live[chosen], current[chosen]);
+    retire_others(plan, service, &live, chosen);
+    if task.status.state.is_terminal() {
+        // Rejected before its own delay was over: without waiting for that, a service whose image is
+        // missing would try as fast as nodes answer.
+        if is_current && restart::ended_by_itself(task) && !plan.has_come(task.not_before) {
+            return None;
+        }
+        plan.retire(task);
+        restart(plan, service, place, task, slot);
+    } else if plan.is_lost(task) {
+        plan.retire(task);
+        restart(plan, service, place, task, slot);
+    } else if !is_current {
+        let running = live.iter().any(|t| t.status.state == TaskState::Running);
+        return Some(Outdated { place, running });
+    } else if task.desired == TaskState::Ready && plan.may_start(task, slot) {
+        plan.change(task, |t| t.desired = TaskState::Running);
+    }
+    None
+}
+
+/// A place without a wanted task: made again as the restart policy says.
+fn revive<'a>(
+    plan: &mut Plan<'a>,
+    service: &'a Service,
+    place: Place<'a>,
+    slot: &[&'a Task],
+) -> Option<Outdated<'a>> {
+    let last = slot.first()?;
+    let returns = returns(service, last);
+    if returns || restart::wanted(service, last, slot) {
+        let not_before = if returns { plan.now } else { restart_at(plan, last) };
+        plan.create(service, replacement(place, not_before, MadeBy::Restart));
+        return None;
+    }
+    // Given up, until its specification changes.
+    (!plan.is_current(service, last)).then_some(Outdated { place, running: false })
+}
+
+/// A rollback brings back every place, also those that were given up before it.
+fn returns(service: &Service, last: &Task) -> bool {
+    let back = service.update_status.as_ref().filter(|u| u.state == UpdateState::RollbackStarted);
+    back.is_some_and(|u| last.meta.created < u.began)
+}
+
+fn restart<'a>(
+    plan: &mut Plan<'a>,
+    service: &'a Service,
+    place: Place<'a>,
+    task: &Task,
+    slot: &[&'a Task],
+) {
+    if restart::wanted(service, task, slot) {
+        let not_before = restart_at(plan, task);
+        plan.create(service, replacement(place, not_before, MadeBy::Restart));
+    }
+}
+
+/// Others than the chosen one stop; but an older one goes on until a newer one that was to be
+/// started first runs.
+fn retire_others(plan: &mut Plan<'_>, service: &Service, live: &[&Task], chosen: usize) {
+    let task = live[chosen];
+    let first = task.made_by == MadeBy::Rebalance || Settings::of(service).start_first;
+    let overlap = first && task.status.state != TaskState::Running;
+    for (at, other) in live.iter().enumerate().filter(|(at, _)| *at != chosen) {
+        let kept = at > chosen && overlap;
+        if !kept || other.status.state.is_terminal() || plan.is_lost(other) {
+            plan.retire(other);
+        }
+    }
+}
+
+/// A task that waits on its node until its time has come.
+pub(super) fn replacement(place: Place<'_>, not_before: Timestamp, made_by: MadeBy) -> NewTask<'_> {
+    NewTask { place, node: None, desired: TaskState::Ready, not_before, made_by }
+}
+
+/// The restart delay is for what ended by itself: what was lost with its node is missed now.
+pub(super) fn restart_at(plan: &Plan<'_>, last: &Task) -> Timestamp {
+    let by_itself = restart::ended_by_itself(last);
+    if by_itself { plan.now.after(restart::delay(last)) } else { plan.now }
+}
+
+impl Plan<'_> {
+    pub(super) fn may_start(&mut self, task: &Task, slot: &[&Task]) -> bool {
+        let stopping = slot.iter().any(|t| {
+            t.desired > TaskState::Running
+                && !t.status.state.is_terminal()
+                && self.node_of(t).is_some_and(|n| n.status.state != NodeState::Down)
+        });
+        self.has_come(task.not_before)
+            && (!stopping || self.has_come(task.meta.created.after(STOP_WAIT)))
+    }
+
+    /// Ends a move that failed. It stays in the history, so that it is not tried again at once.
+    fn take_back(&mut self, task: &Task) {
+        if task.is_assigned() {
+            return self.retire(task);
+        }
+        let now = self.now;
+        self.change(task, |t| {
+            t.desired = TaskState::Shutdown;
+            t.status.state = TaskState::Rejected;
+            t.status.since = now;
+            t.status.message = "its node did not take the task that was to be moved".to_owned();
+        });
+    }
+
+    /// Whether the task was to take the place of another that still runs, and cannot.
+    fn move_failed(&mut self, task: &Task) -> bool {
+        task.made_by == MadeBy::Rebalance
+            && task.times.running.is_none()
+            && (task.status.state.is_terminal()
+                || self.is_lost(task)
+                || task.status.state < TaskState::Assigned
+                    && self.has_come(task.meta.created.after(MOVE_WAIT)))
+    }
+}
