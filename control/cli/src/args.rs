@@ -351,12 +351,58 @@ pub struct ServiceSettings {
     /// Window used to evaluate the restart policy (ns|us|ms|s|m|h)
     #[arg(long, value_parser = crate::durations::parse)]
     pub restart_window: Option<i64>,
-    /// Maximum number of tasks updated simultaneously (0 to update all at once)
+    /// How an update goes.
+    #[command(flatten)]
+    pub update: UpdateFlags,
+    /// How a rollback goes.
+    #[command(flatten)]
+    pub rollback: RollbackFlags,
+}
+
+/// `--update-*`.
+#[derive(Args, Clone, Debug)]
+pub struct UpdateFlags {
+    /// Maximum number of tasks updated simultaneously (0 to update all at once) (default 1)
     #[arg(long)]
     pub update_parallelism: Option<i64>,
     /// Delay between updates (ns|us|ms|s|m|h) (default 0s)
     #[arg(long, value_parser = crate::durations::parse)]
     pub update_delay: Option<i64>,
+    /// Duration after each task update to monitor for failure (ns|us|ms|s|m|h) (default 5s)
+    #[arg(long, value_parser = crate::durations::parse)]
+    pub update_monitor: Option<i64>,
+    /// Action on update failure ("pause", "continue", "rollback") (default "pause")
+    #[arg(long, value_parser = ["pause", "continue", "rollback"])]
+    pub update_failure_action: Option<String>,
+    /// Failure rate to tolerate during an update (default 0)
+    #[arg(long)]
+    pub update_max_failure_ratio: Option<f64>,
+    /// Update order ("start-first", "stop-first") (default "stop-first")
+    #[arg(long, value_parser = ["start-first", "stop-first"])]
+    pub update_order: Option<String>,
+}
+
+/// `--rollback-*`.
+#[derive(Args, Clone, Debug)]
+pub struct RollbackFlags {
+    /// Maximum number of tasks rolled back simultaneously (0 to roll back all at once) (default 1)
+    #[arg(long)]
+    pub rollback_parallelism: Option<i64>,
+    /// Delay between task rollbacks (ns|us|ms|s|m|h) (default 0s)
+    #[arg(long, value_parser = crate::durations::parse)]
+    pub rollback_delay: Option<i64>,
+    /// Duration after each task rollback to monitor for failure (ns|us|ms|s|m|h) (default 5s)
+    #[arg(long, value_parser = crate::durations::parse)]
+    pub rollback_monitor: Option<i64>,
+    /// Action on rollback failure ("pause", "continue") (default "pause")
+    #[arg(long, value_parser = ["pause", "continue"])]
+    pub rollback_failure_action: Option<String>,
+    /// Failure rate to tolerate during a rollback (default 0)
+    #[arg(long)]
+    pub rollback_max_failure_ratio: Option<f64>,
+    /// Rollback order ("start-first", "stop-first") (default "stop-first")
+    #[arg(long, value_parser = ["start-first", "stop-first"])]
+    pub rollback_order: Option<String>,
 }
 
 /// `service create`.
@@ -373,6 +419,9 @@ pub struct ServiceCreate {
     /// Service mode ("replicated", "global", "replicated-job", "global-job")
     #[arg(long, default_value = "replicated")]
     pub mode: String,
+    /// Number of job tasks to run concurrently (default equal to --replicas)
+    #[arg(long)]
+    pub max_concurrent: Option<i64>,
     /// Set environment variables
     #[arg(short, long)]
     pub env: Vec<String>,
@@ -420,8 +469,11 @@ pub struct ServiceUpdate {
     #[arg(long)]
     pub force: bool,
     /// Rollback to previous specification
+    #[arg(long = "rollback")]
+    pub back: bool,
+    /// Move running tasks, one after the other, until they are spread evenly again
     #[arg(long)]
-    pub rollback: bool,
+    pub rebalance: bool,
     /// Add or update an environment variable
     #[arg(long)]
     pub env_add: Vec<String>,

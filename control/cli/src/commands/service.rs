@@ -2,7 +2,7 @@
 use super::{
     container::{copy, log_query, put},
     each, filters, inspect, progress, service_spec,
-    task::{self, Names},
+    task::{self, Names, slot},
 };
 use crate::{
     args::{Listing, LogLines, ServiceCommand, ServiceCreate, ServiceUpdate, Wait},
@@ -99,7 +99,7 @@ async fn change(
 }
 
 async fn update(client: &Client, update: ServiceUpdate) -> CliResult<()> {
-    if update.rollback {
+    if update.back {
         return rollback(client, &update.service, update.wait).await;
     }
     let id =
@@ -129,10 +129,16 @@ async fn scale(client: &Client, scales: &[String], detach: bool) -> CliResult<()
             ))
         })?;
         let id = change(client, name, "", |spec| {
-            let mode = spec.mode.as_mut().and_then(|m| m.replicated.as_mut());
-            let mode =
-                mode.ok_or("scale can only be used with replicated or replicated-job mode")?;
-            mode.replicas = Some(i64::from(count));
+            let mode = spec.mode.get_or_insert_default();
+            let number = match (&mut mode.replicated, &mut mode.replicated_job) {
+                (Some(replicated), _) => &mut replicated.replicas,
+                (None, Some(job)) => &mut job.total_completions,
+                (None, None) => {
+                    let text = "scale can only be used with replicated or replicated-job mode";
+                    return Err(text.to_owned());
+                }
+            };
+            *number = Some(i64::from(count));
             Ok(())
         })
         .await
@@ -169,12 +175,7 @@ async fn ls(client: &Client, listing: Listing) -> CliResult<()> {
             ("/Spec/Mode/GlobalJob", "global job"),
         ];
         let mode = mode.iter().find(|(p, _)| s.pointer(p).is_some()).map_or("replicated", |m| m.1);
-        let running = number(s, "/ServiceStatus/RunningTasks");
-        let mut replicas = format!("{running}/{}", number(s, "/ServiceStatus/DesiredTasks"));
-        let most = number(s, "/Spec/TaskTemplate/Placement/MaxReplicas");
-        if most > 0 {
-            replicas.push_str(&format!(" (max {most} per node)"));
-        }
+        let replicas = replicas(s, mode);
         table.row(vec![
             id(at(s, "/ID"), false),
             at(s, "/Spec/Name").to_owned(),
@@ -186,6 +187,23 @@ async fn ls(client: &Client, listing: Listing) -> CliResult<()> {
     }
     table.print();
     Ok(())
+}
+
+/// `3/3`, `3/3 (max 1 per node)`, `0/3 (1/3 completed)`.
+fn replicas(service: &Value, mode: &str) -> String {
+    let count = |key: &str| number(service, &format!("/ServiceStatus/{key}"));
+    let (desired, completed) = (count("DesiredTasks"), count("CompletedTasks"));
+    let replicas = format!("{}/{desired}", count("RunningTasks"));
+    let most = number(service, "/Spec/TaskTemplate/Placement/MaxReplicas");
+    match mode {
+        "replicated job" => {
+            let total = number(service, "/Spec/Mode/ReplicatedJob/TotalCompletions");
+            format!("{replicas} ({completed}/{total} completed)")
+        }
+        "global job" => format!("{replicas} ({completed}/{} completed)", desired + completed),
+        "replicated" if most > 0 => format!("{replicas} (max {most} per node)"),
+        _ => replicas,
+    }
 }
 
 /// `*:8080->80/tcp, …`.
@@ -295,7 +313,7 @@ impl Sources {
         }
         let tasks: Vec<Value> = self.client.get("/tasks").await?;
         for task in tasks {
-            let entry = (self.names.task(&task), number(&task, "/Slot").to_string());
+            let entry = (self.names.task(&task), slot(&task));
             self.tasks.insert(at(&task, "/ID").to_owned(), entry);
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Specifications of services from flags. Pure.
 use super::pairs;
-use crate::args::{ServiceCreate, ServiceSettings, ServiceUpdate};
+use crate::args::{RollbackFlags, ServiceCreate, ServiceSettings, ServiceUpdate, UpdateFlags};
 use shoal_model::docker;
 use std::collections::HashMap;
 
@@ -8,25 +8,7 @@ type Parsed<T> = Result<T, String>;
 
 /// What `service create` asks for.
 pub(crate) fn from_create(create: &ServiceCreate) -> Parsed<docker::ServiceSpec> {
-    let mode = match create.mode.as_str() {
-        "replicated" => docker::ServiceSpecMode {
-            replicated: Some(docker::ServiceSpecModeReplicated { replicas: None }),
-            ..Default::default()
-        },
-        "global" => docker::ServiceSpecMode { global: Some(HashMap::new()), ..Default::default() },
-        "replicated-job" => docker::ServiceSpecMode {
-            replicated_job: Some(docker::ServiceSpecModeReplicatedJob::default()),
-            ..Default::default()
-        },
-        "global-job" => {
-            docker::ServiceSpecMode { global_job: Some(HashMap::new()), ..Default::default() }
-        }
-        other => {
-            return Err(format!(
-                "Unknown mode: {other}, only replicated, global, replicated-job and global-job supported"
-            ));
-        }
-    };
+    let mode = mode(create)?;
     let mut spec = docker::ServiceSpec {
         name: create.name.clone(),
         labels: Some(pairs(&create.label)),
@@ -53,8 +35,47 @@ pub(crate) fn from_create(create: &ServiceCreate) -> Parsed<docker::ServiceSpec>
     if !create.constraint.is_empty() {
         placement(&mut spec).constraints = Some(create.constraint.clone());
     }
-    settle(&mut spec, &create.settings)?;
+    let settings = ServiceSettings { replicas: None, ..create.settings.clone() };
+    settle(&mut spec, &settings)?;
+    let job =
+        spec.mode.as_ref().is_some_and(|m| m.replicated_job.is_some() || m.global_job.is_some());
+    if job && (spec.update_config.is_some() || spec.rollback_config.is_some()) {
+        return Err("update and rollback configuration is not supported for jobs".to_owned());
+    }
     Ok(spec)
+}
+
+/// The mode, with the numbers that belong to it and no others.
+fn mode(create: &ServiceCreate) -> Parsed<docker::ServiceSpecMode> {
+    let (replicas, concurrent) = (create.settings.replicas, create.max_concurrent);
+    let per_node = create.settings.replicas_max_per_node.is_some_and(|most| most > 0);
+    let refuse = |is: bool, flag: &str, modes: &str| match is {
+        true => Err(format!("{flag} can only be used with {modes} mode")),
+        false => Ok(()),
+    };
+    let global = ["global", "global-job"].contains(&create.mode.as_str());
+    refuse(global && replicas.is_some(), "replicas", "replicated or replicated-job")?;
+    refuse(global && per_node, "replicas-max-per-node", "replicated or replicated-job")?;
+    let job = create.mode == "replicated-job";
+    refuse(!job && concurrent.is_some(), "max-concurrent", "replicated-job")?;
+    let mut mode = docker::ServiceSpecMode::default();
+    match create.mode.as_str() {
+        "replicated" => mode.replicated = Some(docker::ServiceSpecModeReplicated { replicas }),
+        "global" => mode.global = Some(HashMap::new()),
+        "replicated-job" => {
+            mode.replicated_job = Some(docker::ServiceSpecModeReplicatedJob {
+                max_concurrent: concurrent.or(replicas),
+                total_completions: replicas,
+            });
+        }
+        "global-job" => mode.global_job = Some(HashMap::new()),
+        other => {
+            return Err(format!(
+                "unknown mode: {other}, only replicated, global, replicated-job and global-job supported"
+            ));
+        }
+    }
+    Ok(mode)
 }
 
 /// Changes a specification as `service update` asks.
@@ -62,6 +83,10 @@ pub(crate) fn update(spec: &mut docker::ServiceSpec, update: &ServiceUpdate) -> 
     let labels = spec.labels.get_or_insert_default();
     labels.extend(pairs(&update.label_add));
     labels.retain(|key, _| !update.label_rm.contains(key));
+    if update.rebalance {
+        // Taken off by the manager, which then does it.
+        labels.insert("shoal.rebalance".to_owned(), "once".to_owned());
+    }
     let template = spec.task_template.get_or_insert_default();
     if update.force {
         template.force_update = Some(template.force_update.unwrap_or(0) + 1);
@@ -138,11 +163,8 @@ fn settle(spec: &mut docker::ServiceSpec, s: &ServiceSettings) -> Parsed<()> {
             _ => docker::EndpointSpecModeEnum::VIP,
         });
     }
-    if s.update_parallelism.is_some() || s.update_delay.is_some() {
-        let config = spec.update_config.get_or_insert_default();
-        config.parallelism = s.update_parallelism.or(config.parallelism).or(Some(1));
-        config.delay = s.update_delay.or(config.delay);
-    }
+    update_config(spec, &s.update);
+    rollback_config(spec, &s.rollback);
     let template = spec.task_template.get_or_insert_default();
     resources(template, s);
     restart(template, s);
@@ -165,6 +187,78 @@ fn settle(spec: &mut docker::ServiceSpec, s: &ServiceSettings) -> Parsed<()> {
     Ok(())
 }
 
+/// Docker's default of how long an updated task is watched, ns.
+const MONITOR: i64 = 5_000_000_000;
+
+/// With one flag given, the others get Docker's defaults.
+fn update_config(spec: &mut docker::ServiceSpec, f: &UpdateFlags) {
+    use docker::{
+        ServiceSpecUpdateConfigFailureActionEnum as Action,
+        ServiceSpecUpdateConfigOrderEnum as Order,
+    };
+    let numbers = f.update_parallelism.or(f.update_delay).or(f.update_monitor).is_some();
+    let words = f.update_failure_action.is_some() || f.update_order.is_some();
+    if !numbers && !words && f.update_max_failure_ratio.is_none() {
+        return;
+    }
+    let config = spec.update_config.get_or_insert(docker::ServiceSpecUpdateConfig {
+        parallelism: Some(1),
+        delay: None,
+        failure_action: Some(Action::PAUSE),
+        monitor: Some(MONITOR),
+        max_failure_ratio: Some(0.0),
+        order: Some(Order::STOP_FIRST),
+    });
+    config.parallelism = f.update_parallelism.or(config.parallelism);
+    config.delay = f.update_delay.or(config.delay);
+    config.monitor = f.update_monitor.or(config.monitor);
+    config.max_failure_ratio = f.update_max_failure_ratio.or(config.max_failure_ratio);
+    if let Some(action) = &f.update_failure_action {
+        config.failure_action = Some(match action.as_str() {
+            "continue" => Action::CONTINUE,
+            "rollback" => Action::ROLLBACK,
+            _ => Action::PAUSE,
+        });
+    }
+    if let Some(order) = &f.update_order {
+        let first = order == "start-first";
+        config.order = Some(if first { Order::START_FIRST } else { Order::STOP_FIRST });
+    }
+}
+
+/// As [`update_config`].
+fn rollback_config(spec: &mut docker::ServiceSpec, f: &RollbackFlags) {
+    use docker::{
+        ServiceSpecRollbackConfigFailureActionEnum as Action,
+        ServiceSpecRollbackConfigOrderEnum as Order,
+    };
+    let numbers = f.rollback_parallelism.or(f.rollback_delay).or(f.rollback_monitor).is_some();
+    let words = f.rollback_failure_action.is_some() || f.rollback_order.is_some();
+    if !numbers && !words && f.rollback_max_failure_ratio.is_none() {
+        return;
+    }
+    let config = spec.rollback_config.get_or_insert(docker::ServiceSpecRollbackConfig {
+        parallelism: Some(1),
+        delay: None,
+        failure_action: Some(Action::PAUSE),
+        monitor: Some(MONITOR),
+        max_failure_ratio: Some(0.0),
+        order: Some(Order::STOP_FIRST),
+    });
+    config.parallelism = f.rollback_parallelism.or(config.parallelism);
+    config.delay = f.rollback_delay.or(config.delay);
+    config.monitor = f.rollback_monitor.or(config.monitor);
+    config.max_failure_ratio = f.rollback_max_failure_ratio.or(config.max_failure_ratio);
+    if let Some(action) = &f.rollback_failure_action {
+        let on = action == "continue";
+        config.failure_action = Some(if on { Action::CONTINUE } else { Action::PAUSE });
+    }
+    if let Some(order) = &f.rollback_order {
+        let first = order == "start-first";
+        config.order = Some(if first { Order::START_FIRST } else { Order::STOP_FIRST });
+    }
+}
+
 fn resources(template: &mut docker::TaskSpec, s: &ServiceSettings) {
     if s.limit_cpu.or(s.limit_memory).or(s.limit_pids).is_some() {
         let limits = template.resources.get_or_insert_default().limits.get_or_insert_default();
@@ -179,12 +273,20 @@ fn resources(template: &mut docker::TaskSpec, s: &ServiceSettings) {
     }
 }
 
+/// Docker's default delay of a restart, ns.
+const RESTART_DELAY: i64 = 5_000_000_000;
+
 fn restart(template: &mut docker::TaskSpec, s: &ServiceSettings) {
     let numbers = s.restart_delay.or(s.restart_max_attempts).or(s.restart_window);
     if s.restart_condition.is_none() && numbers.is_none() {
         return;
     }
-    let policy = template.restart_policy.get_or_insert_default();
+    let policy = template.restart_policy.get_or_insert(docker::TaskSpecRestartPolicy {
+        condition: Some(docker::TaskSpecRestartPolicyConditionEnum::ANY),
+        delay: Some(RESTART_DELAY),
+        max_attempts: Some(0),
+        window: None,
+    });
     if let Some(condition) = &s.restart_condition {
         policy.condition = Some(match condition.as_str() {
             "none" => docker::TaskSpecRestartPolicyConditionEnum::NONE,

@@ -96,10 +96,18 @@ impl Names {
         })
     }
 
-    /// `service.slot`.
+    /// `service.slot`, or `service.node` where a node is the slot.
     pub(crate) fn task(&self, task: &Value) -> String {
         let service = at(task, "/ServiceID");
         let service = self.services.get(service).map_or(service, String::as_str);
-        format!("{service}.{}", number(task, "/Slot"))
+        format!("{service}.{}", slot(task))
+    }
+}
+
+/// A task's slot; its node where it has none, as for global services (and a job's first slot).
+pub(crate) fn slot(task: &Value) -> String {
+    match number(task, "/Slot") {
+        0 => at(task, "/NodeID").to_owned(),
+        slot => slot.to_string(),
     }
 }
