@@ -76,6 +76,112 @@ fn an_attached_create_waits_until_the_service_has_converged() {
 }
 
 #[test]
+fn an_attached_update_ends_by_itself_and_its_status_is_shown() {
+    let s = server();
+    ok(&s, &["service", "create", "-d", "--name", "web", "--replicas", "3", "img:1"]);
+    let update = ["service", "update", "--update-monitor", "1s", "--image", "img:2", "web"];
+    let out = ok(&s, &update);
+    assert!(out.contains("overall progress: 3 out of 3 tasks"), "{out}");
+    let state = "{{.UpdateStatus.State}}: {{.UpdateStatus.Message}}";
+    let shown = ok(&s, &["service", "inspect", "-f", state, "web"]);
+    assert!(["updating: update in progress\n", "completed: update completed\n"].contains(&&*shown));
+    assert!(ok(&s, &["service", "inspect", "--pretty", "web"]).contains("UpdateStatus:"));
+}
+
+#[test]
+fn a_failing_update_pauses_or_goes_back_and_the_client_says_so() {
+    let s = server();
+    ok(&s, &["service", "create", "-d", "--name", "web", "--replicas", "2", "img:1"]);
+    let text = refused(&s, &["service", "update", "--image", "fail:2", "web"]);
+    assert!(
+        text.contains(
+            "service update paused: update paused due to failure or early termination of task"
+        ),
+        "{text}"
+    );
+    let back = [
+        "service",
+        "update",
+        "--image",
+        "fail:3",
+        "--update-failure-action",
+        "rollback",
+        "--update-monitor",
+        "1s",
+        "--rollback-monitor",
+        "1s",
+        "web",
+    ];
+    ok(&s, &["service", "update", "-d", "--rollback", "web"]);
+    let out = ok(&s, &back);
+    assert!(out.contains("rollback: update rolled back due to failure"), "{out}");
+    assert_eq!(
+        ok(&s, &["service", "inspect", "-f", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "web"]),
+        "img:1\n"
+    );
+    let ps = ok(&s, &["service", "ps", "--no-trunc", "web"]);
+    assert!(ps.contains("\"task: non-zero exit (1)\""), "{ps}");
+}
+
+#[test]
+fn rollback_leads_back_and_forth_and_is_refused_without_a_specification_before() {
+    let s = server();
+    ok(&s, &["service", "create", "-d", "--name", "web", "img:1"]);
+    let text = refused(&s, &["service", "rollback", "-d", "web"]);
+    assert!(text.contains("does not have a previous spec"), "{text}");
+    ok(&s, &["service", "update", "-d", "--image", "img:2", "web"]);
+    let image = || {
+        ok(&s, &["service", "inspect", "-f", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "web"])
+    };
+    for expected in ["img:1\n", "img:2\n"] {
+        ok(&s, &["service", "rollback", "-d", "web"]);
+        assert_eq!(image(), expected);
+        let message = ok(&s, &["service", "inspect", "-f", "{{.UpdateStatus.Message}}", "web"]);
+        assert_eq!(message, "manually requested rollback\n");
+    }
+}
+
+#[test]
+fn a_global_service_has_a_task_on_each_node_and_follows_drain() {
+    let s = server();
+    let out = ok(&s, &["service", "create", "--name", "agent", "--mode", "global", "img"]);
+    assert!(out.contains("overall progress: 3 out of 3 tasks"), "{out}");
+    assert!(ok(&s, &["service", "ls"]).contains("agent     global    3/3"));
+    let ps = ok(&s, &["service", "ps", "agent"]);
+    for node in ["alpha", "beta", "gamma"] {
+        assert!(ps.contains(node), "{ps}");
+    }
+    ok(&s, &["node", "update", "--availability", "drain", "beta"]);
+    assert!(ok(&s, &["service", "ls"]).contains("agent     global    2/2"));
+    ok(&s, &["node", "update", "--availability", "active", "beta"]);
+    assert!(ok(&s, &["service", "ls"]).contains("agent     global    3/3"));
+    assert!(
+        refused(&s, &["service", "scale", "agent=2"]).contains("can only be used with replicated")
+    );
+}
+
+#[test]
+fn jobs_run_to_their_end_and_again_when_forced() {
+    let s = server();
+    let create =
+        ["service", "create", "--name", "job", "--mode", "replicated-job", "--replicas", "3"];
+    let out = ok(&s, &[&create[..], &["--max-concurrent", "2", "img"]].concat());
+    assert!(out.contains("job complete"), "{out}");
+    assert!(ok(&s, &["service", "ls"]).contains("replicated job   0/2 (3/3 completed)"));
+    let out = ok(&s, &["service", "create", "--name", "all", "--mode", "global-job", "img"]);
+    assert!(out.contains("job complete"), "{out}");
+    assert!(ok(&s, &["service", "ls"]).contains("global job       0/0 (3/3 completed)"));
+    let ps = ok(&s, &["service", "ps", "--format", "{{.DesiredState}} {{.CurrentState}}", "job"]);
+    assert!(ps.lines().all(|l| l.starts_with("Complete Complete")), "{ps}");
+    let iteration =
+        || ok(&s, &["service", "inspect", "-f", "{{.JobStatus.JobIteration.Index}}", "job"]);
+    assert_eq!(iteration(), "0\n");
+    let out = ok(&s, &["service", "update", "--force", "job"]);
+    assert!(out.contains("job complete"), "{out}");
+    assert_eq!(iteration(), "1\n");
+}
+
+#[test]
 fn nodes_are_listed_inspected_updated_and_removed() {
     let s = server();
     let ls = ok(&s, &["node", "ls"]);

@@ -111,6 +111,127 @@ fn replaced_tasks_stand_below_their_successors() {
 }
 
 #[test]
+fn services_of_all_modes_are_made_and_listed_alike() {
+    let s = TestServer::start(MemorySwarm::three_nodes()).unwrap();
+    for (name, flags) in [
+        ("agent", &["--mode", "global"][..]),
+        ("few", &["--replicas-max-per-node", "1", "--replicas", "2"]),
+        ("job", &["--mode", "replicated-job", "--replicas", "3", "--max-concurrent", "2"]),
+        ("alljob", &["--mode", "global-job"]),
+        (
+            "tuned",
+            &[
+                "--update-parallelism",
+                "2",
+                "--update-monitor",
+                "2s",
+                "--update-failure-action",
+                "rollback",
+                "--update-max-failure-ratio",
+                "0.5",
+                "--update-order",
+                "start-first",
+                "--rollback-delay",
+                "1s",
+                "--rollback-failure-action",
+                "continue",
+                "--restart-max-attempts",
+                "3",
+                "--restart-window",
+                "1m",
+            ],
+        ),
+    ] {
+        let create = |name: &str| {
+            [&["service", "create", "-d", "--name", name], flags, &["img"]]
+                .concat()
+                .into_iter()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let theirs = create(&format!("{name}-d"));
+        let theirs: Vec<&str> = theirs.iter().map(String::as_str).collect();
+        assert!(s.docker(&theirs).unwrap().status.success(), "docker {theirs:?}");
+        let own = create(&format!("{name}-s"));
+        ok(&s, &own.iter().map(String::as_str).collect::<Vec<_>>());
+        let spec = |of: &str| {
+            let text = ok(&s, &["service", "inspect", &format!("{name}-{of}")]);
+            let mut spec: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let mut spec = spec[0]["Spec"].take();
+            spec["Name"].take();
+            spec["TaskTemplate"]["ContainerSpec"]["Image"].take();
+            spec
+        };
+        assert_eq!(spec("s"), spec("d"), "{name}");
+    }
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    for args in [&["service", "ls"][..], &["service", "ps", "agent-d"], &["service", "ps", "job-d"]]
+    {
+        same(&s, args);
+    }
+    assert!(ok(&s, &["service", "ls"]).contains("0/2 (3/3 completed)"));
+}
+
+#[test]
+fn flags_that_do_not_belong_to_the_mode_are_refused_alike() {
+    let s = TestServer::start(MemorySwarm::three_nodes()).unwrap();
+    for flags in [
+        &["--mode", "global", "--replicas", "2"][..],
+        &["--mode", "global", "--max-concurrent", "2"],
+        &["--mode", "replicated", "--max-concurrent", "2"],
+        &["--mode", "global-job", "--replicas-max-per-node", "2"],
+        &["--mode", "replicated-job", "--update-delay", "2s"],
+        &["--mode", "global-job", "--rollback-delay", "2s"],
+    ] {
+        same(&s, &[&["service", "create"], flags, &["img"]].concat());
+    }
+    ok(&s, &["service", "create", "-d", "--name", "agent", "--mode", "global", "img"]);
+    same(&s, &["service", "update", "--replicas", "2", "agent"]);
+}
+
+#[test]
+fn a_failed_update_ends_the_wait_with_docker_s_words() {
+    let s = cluster();
+    let update = ["service", "update", "--image", "fail:1", "web"];
+    let out = ours(&s, &update);
+    assert_eq!(out.status.code(), Some(1));
+    let text = text(&out.stderr);
+    assert!(
+        text.starts_with(
+            "service update paused: update paused due to failure or early termination of task"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_job_is_waited_for_until_it_is_done() {
+    let s = cluster();
+    let create = ["service", "create", "--mode", "replicated-job", "--replicas", "2", "img"];
+    let out = ok(&s, &create);
+    assert!(out.contains("job progress: 2 out of 2 complete\n"), "{out}");
+    assert!(out.ends_with("job complete\n"), "{out}");
+    let out = ok(&s, &["service", "create", "--mode", "global-job", "img"]);
+    assert!(out.contains("job progress: 3 out of 3 complete\n"), "{out}");
+}
+
+#[test]
+fn a_service_is_rebalanced_once_when_asked() {
+    let s = cluster();
+    s.docker(&["node", "update", "--availability", "drain", "gamma"]).unwrap();
+    s.docker(&["node", "update", "--availability", "active", "gamma"]).unwrap();
+    let on_gamma = || {
+        let ps = ok(&s, &["service", "ps", "-f", "desired-state=running", "web"]);
+        ps.lines().filter(|l| l.contains("gamma")).count()
+    };
+    assert_eq!(on_gamma(), 0, "by itself nothing comes back");
+    ok(&s, &["service", "update", "-d", "--rebalance", "web"]);
+    assert_eq!(on_gamma(), 1);
+    let labels = ok(&s, &["service", "inspect", "web"]);
+    assert!(!labels.contains("shoal.rebalance"), "the wish is taken off");
+}
+
+#[test]
 fn inspected_objects_are_the_same() {
     let s = cluster();
     for args in [

@@ -1,0 +1,91 @@
+//! What a look at all services costs: `cargo run --release -p shoal-cores --example orchestrate`.
+#![expect(clippy::unwrap_used, reason = "a measurement")]
+use shoal_cores::{Revision, next_due, orchestrate, orchestrate_service, revise};
+use shoal_model::{
+    Availability, Change, Meta, Node, NodeOverlay, NodeState, NodeStatus, Object, Role, Service,
+    State, TaskState, Timestamp, docker,
+};
+use std::{collections::BTreeMap, time::Instant};
+
+const NODES: usize = 1_000;
+const SERVICES: usize = 500;
+const REPLICAS: i64 = 100;
+const NOW: Timestamp = Timestamp(1_000_000_000_000);
+
+fn main() {
+    let mut state = State::default();
+    let mut ids = 0;
+    let mut new_id = || {
+        ids += 1;
+        format!("t{ids:024}")
+    };
+    let nodes = (0..NODES).map(|n| Object::Node(node(n)));
+    let services = (0..SERVICES).map(|n| {
+        let spec = docker::ServiceSpec {
+            name: Some(format!("s{n}")),
+            mode: Some(docker::ServiceSpecMode {
+                replicated: Some(docker::ServiceSpecModeReplicated { replicas: Some(REPLICAS) }),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        Object::Service(Service::new(format!("s{n:024}"), spec, NOW))
+    });
+    apply(&mut state, nodes.chain(services).map(Change::Put).collect());
+    let start = Instant::now();
+    loop {
+        let changes = orchestrate(&state, NOW, &mut new_id);
+        if changes.is_empty() {
+            break;
+        }
+        apply(&mut state, changes);
+    }
+    println!("{} tasks made, call by call: {:?}", state.tasks.len(), start.elapsed());
+    let running: Vec<Change> = state
+        .tasks
+        .values()
+        .enumerate()
+        .map(|(n, t)| {
+            let mut task = t.clone();
+            task.node_id = Some(format!("n{:024}", n % NODES));
+            task.status.state = TaskState::Running;
+            Change::Put(Object::Task(task))
+        })
+        .collect();
+    apply(&mut state, running);
+    time("all, nothing to do", || orchestrate(&state, NOW, &mut new_id).len());
+    time("next due", || usize::from(next_due(&state, NOW).is_some()));
+    let id = format!("s{:024}", 7);
+    time("one service", || orchestrate_service(&state, &id, NOW, &mut new_id).len());
+    let update = state.services.values().map(|s| revise(s, s.spec.clone(), Revision::Tasks, NOW));
+    let update: Vec<Change> = update.map(|s| Change::Put(Object::Service(s))).collect();
+    apply(&mut state, update);
+    time("all, each with an update", || orchestrate(&state, NOW, &mut new_id).len());
+}
+
+fn time(what: &str, mut run: impl FnMut() -> usize) {
+    const RUNS: u32 = 10;
+    let start = Instant::now();
+    let changes = (0..RUNS).map(|_| run()).max().unwrap();
+    println!("{what}: {:?} ({changes} changes)", start.elapsed() / RUNS);
+}
+
+fn apply(state: &mut State, changes: Vec<Change>) {
+    state.apply(state.version + 1, NOW, changes).unwrap();
+}
+
+fn node(number: usize) -> Node {
+    Node {
+        id: format!("n{number:024}"),
+        meta: Meta::default(),
+        name: String::new(),
+        labels: BTreeMap::new(),
+        role: Role::Worker,
+        availability: Availability::Active,
+        description: None,
+        status: NodeStatus { state: NodeState::Ready, message: String::new(), addr: String::new() },
+        manager_addr: None,
+        overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
+        down_since: None,
+    }
+}
