@@ -17,7 +17,7 @@ pub enum ConstraintError {
 }
 
 /// A constraint on the nodes of a service.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Constraint {
     key: Key,
     equal: bool,
@@ -25,7 +25,7 @@ pub struct Constraint {
 }
 
 /// What of a node is compared.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Key {
     Id,
     Hostname,
@@ -143,6 +143,8 @@ mod tests {
         world.set_node("n1", |n| {
             n.labels.insert("Zone".to_owned(), "East".to_owned());
             n.status.addr = "192.0.2.7".to_owned();
+            let labels = &mut n.description.as_mut().unwrap().engine_labels;
+            labels.insert("disk".to_owned(), "ssd".to_owned());
         });
         let node = &world.state.nodes["n1"];
         for (text, admitted) in [
@@ -161,8 +163,48 @@ mod tests {
             ("node.ip==192.0.2.0/24", true),
             ("node.ip!=192.0.2.7", false),
             ("node.nonsense!=x", false),
+            ("NODE.ID==N1", true),
+            ("Node.Labels.Zone==east", true),
+            ("node.labels.zone==east", false),
+            ("node.labels.Zone==eas", false),
+            ("node.labels.Zone==e.st", false),
+            ("engine.labels.disk==ssd", true),
+            ("engine.labels.disk!=ssd", false),
+            ("engine.labels.other!=ssd", true),
+            ("node.platform.os==Linux", true),
+            ("node.platform.os!=windows", true),
+            ("node.ip==192.0.2.7", true),
+            ("node.ip==192.0.2.8", false),
+            ("node.ip==198.51.100.0/24", false),
+            ("node.ip!=198.51.100.0/24", true),
+            ("node.ip==2001:db8::/32", false),
+            ("node.ip==nonsense", false),
+            ("node.ip!=nonsense", false),
         ] {
             assert_eq!(Constraint::parse(text).unwrap().admits(node), admitted, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_node_does_not_tell_is_empty() {
+        let mut world = World::new();
+        world.node("n1");
+        world.set_node("n1", |n| n.description = None);
+        world.node("n6");
+        world.set_node("n6", |n| n.status.addr = "2001:db8::7".to_owned());
+        for (node, text, admitted) in [
+            ("n1", "node.hostname!=a", true),
+            ("n1", "node.hostname==a", false),
+            ("n1", "node.platform.arch!=amd64", true),
+            ("n1", "engine.labels.disk!=ssd", true),
+            ("n1", "node.ip!=192.0.2.7", true),
+            ("n1", "node.ip==192.0.2.7", false),
+            ("n6", "node.ip==2001:db8::/32", true),
+            ("n6", "node.ip==2001:DB8:0::7", true),
+            ("n6", "node.ip!=192.0.2.0/24", true),
+        ] {
+            let constraint = Constraint::parse(text).unwrap();
+            assert_eq!(constraint.admits(&world.state.nodes[node]), admitted, "{node}: {text}");
         }
     }
 
@@ -175,5 +217,13 @@ mod tests {
         );
         assert_eq!(refused("1x==a"), "key '1x' is invalid");
         assert_eq!(refused("node.role=="), "value '' is invalid");
+        assert_eq!(refused("node.role===worker"), "value '=worker' is invalid");
+        assert_eq!(refused("node.role==a&b"), "value 'a&b' is invalid");
+        assert_eq!(refused("==worker"), "key '' is invalid");
+        assert_eq!(refused("node role==worker"), "key 'node role' is invalid");
+        assert_eq!(
+            refused("node.role=worker"),
+            "constraint expected one operator from ==, !=: 'node.role=worker'"
+        );
     }
 }

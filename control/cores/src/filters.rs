@@ -14,12 +14,19 @@ pub(crate) struct Filters {
     nano_cpus: i64,
     memory_bytes: i64,
     pub(crate) generic: Generic,
+    pub(crate) fixed: Fixed,
+    pub(crate) host_ports: Vec<HostPort>,
+    max_replicas: Option<u64>,
+}
+
+/// What a node satisfies or not, whatever it carries.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Fixed {
     plugins: Vec<Plugin>,
     /// `None`: one cannot be read, so none is satisfied.
     constraints: Option<Vec<Constraint>>,
-    platforms: Vec<docker::Platform>,
-    pub(crate) host_ports: Vec<HostPort>,
-    max_replicas: Option<u64>,
+    /// System and machine; `None` for any.
+    platforms: Vec<(Option<String>, Option<String>)>,
 }
 
 /// Why a node may not take a task, in the order they are looked at.
@@ -45,9 +52,13 @@ impl Filters {
             nano_cpus,
             memory_bytes,
             generic: Generic::of(&task.spec),
-            plugins: plugins(state, task),
-            constraints: constraints.iter().map(|c| Constraint::parse(c).ok()).collect(),
-            platforms: placement.and_then(|p| p.platforms.clone()).unwrap_or_default(),
+            fixed: Fixed {
+                plugins: plugins(state, task),
+                constraints: constraints.iter().map(|c| Constraint::parse(c).ok()).collect(),
+                platforms: placement
+                    .and_then(|p| p.platforms.as_deref())
+                    .map_or_else(Vec::new, platforms),
+            },
             host_ports: service.map(|s| host_ports(&s.spec)).unwrap_or_default(),
             max_replicas: max_replicas.and_then(|max| u64::try_from(max).ok()),
         }
@@ -66,12 +77,8 @@ impl Filters {
             Some(Refusal::NotReady)
         } else if !self.resources_fit(node, load) {
             Some(Refusal::Resources)
-        } else if !self.plugins_present(node) {
-            Some(Refusal::Plugin)
-        } else if !self.constraints.as_ref().is_some_and(|all| all.iter().all(|c| c.admits(node))) {
-            Some(Refusal::Constraint)
-        } else if !platform_fits(&self.platforms, node) {
-            Some(Refusal::Platform)
+        } else if let Some(refusal) = self.fixed.refusal(node) {
+            Some(refusal)
         } else if self.host_ports.iter().any(taken) {
             Some(Refusal::HostPort)
         } else if self.max_replicas.is_some_and(|max| of_service() >= max) {
@@ -79,6 +86,13 @@ impl Filters {
         } else {
             None
         }
+    }
+
+    /// Whether a node that takes tasks and is let through by what is [`Fixed`] may take this one too.
+    pub(crate) fn room(&self, node: &Node, load: &Load, of_service: impl FnOnce() -> u64) -> bool {
+        self.resources_fit(node, load)
+            && !self.host_ports.iter().any(|port| load.host_ports.contains_key(port))
+            && self.max_replicas.is_none_or(|max| of_service() < max)
     }
 
     fn resources_fit(&self, node: &Node, load: &Load) -> bool {
@@ -92,6 +106,20 @@ impl Filters {
             && fits(self.memory_bytes, load.memory_bytes, memory)
             && self.generic.fits(node, load)
     }
+}
+
+impl Fixed {
+    pub(crate) fn refusal(&self, node: &Node) -> Option<Refusal> {
+        if !self.plugins_present(node) {
+            Some(Refusal::Plugin)
+        } else if !self.constraints.as_ref().is_some_and(|all| all.iter().all(|c| c.admits(node))) {
+            Some(Refusal::Constraint)
+        } else if !one_of(&self.platforms, node) {
+            Some(Refusal::Platform)
+        } else {
+            None
+        }
+    }
 
     /// A node that tells nothing of its drivers is taken to have them: it is of an older version.
     fn plugins_present(&self, node: &Node) -> bool {
@@ -101,14 +129,18 @@ impl Filters {
 }
 
 /// Whether the node is of one of the platforms; of none there are, every node is.
-pub(crate) fn platform_fits(platforms: &[docker::Platform], node: &Node) -> bool {
-    let Some(has) = node.description.as_ref() else { return platforms.is_empty() };
-    let is = |asked: &Option<String>, present: &str| {
-        let asked = asked.as_deref().filter(|a| !a.is_empty());
-        asked.is_none_or(|a| architecture(a) == architecture(present))
-    };
-    let fits = |p: &docker::Platform| is(&p.os, &has.os) && is(&p.architecture, &has.architecture);
-    platforms.is_empty() || platforms.iter().any(fits)
+pub(crate) fn platform_fits(asked: &[docker::Platform], node: &Node) -> bool {
+    one_of(&platforms(asked), node)
+}
+
+fn one_of(platforms: &[(Option<String>, Option<String>)], node: &Node) -> bool {
+    if platforms.is_empty() {
+        return true;
+    }
+    let Some(has) = node.description.as_ref() else { return false };
+    let (os, machine) = (architecture(&has.os), architecture(&has.architecture));
+    let is = |asked: &Option<String>, has: &str| asked.as_deref().is_none_or(|a| a == has);
+    platforms.iter().any(|(o, m)| is(o, &os) && is(m, &machine))
 }
 
 /// Processor time (10⁻⁹ cores) and memory (bytes) a task of the template reserves.
@@ -116,6 +148,12 @@ pub(crate) fn reserved(template: Option<&docker::TaskSpec>) -> (i64, i64) {
     let asked = template.and_then(|t| t.resources.as_ref()).and_then(|r| r.reservations.as_ref());
     let of = |value: Option<i64>| value.unwrap_or(0).max(0);
     (of(asked.and_then(|r| r.nano_cpus)), of(asked.and_then(|r| r.memory_bytes)))
+}
+
+/// Platforms in one word for each system and machine.
+fn platforms(all: &[docker::Platform]) -> Vec<(Option<String>, Option<String>)> {
+    let word = |text: &Option<String>| text.as_deref().filter(|t| !t.is_empty()).map(architecture);
+    all.iter().map(|p| (word(&p.os), word(&p.architecture))).collect()
 }
 
 /// Whether the node takes tasks at all.

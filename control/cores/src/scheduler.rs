@@ -16,7 +16,7 @@ use crate::filters::{Filters, Refusals};
 use group::Group;
 use order::Orders;
 use seats::Seats;
-use shoal_model::{Change, Object, State, Task, TaskState, Timestamp, Waiting};
+use shoal_model::{Change, Object, State, Task, TaskState, TaskStatus, Timestamp, Waiting};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use order::Descriptor;
@@ -188,14 +188,24 @@ impl<'a> Call<'a> {
 
     fn seat(&mut self, task: &Task, seat: u32, filters: &Filters, message: &str) {
         let (node, load) = self.seats.get(seat);
-        let mut task = task.clone();
-        task.assigned_generic_resources = filters.generic.claim(node, load);
-        task.host_ports.clone_from(&filters.host_ports);
-        task.node_id = Some(node.id.clone());
-        task.status.state = TaskState::Assigned;
-        task.status.since = self.now;
-        task.status.message = message.to_owned();
-        task.status.err = String::new();
+        let task = Task {
+            id: task.id.clone(),
+            service_id: task.service_id.clone(),
+            node_id: Some(node.id.clone()),
+            spec: task.spec.clone(),
+            name: task.name.clone(),
+            status: TaskStatus {
+                state: TaskState::Assigned,
+                since: self.now,
+                message: message.to_owned(),
+                err: String::new(),
+                container: None,
+            },
+            networks: task.networks.clone(),
+            assigned_generic_resources: filters.generic.claim(node, load),
+            host_ports: filters.host_ports.clone(),
+            ..*task
+        };
         self.seats.add(seat, &task);
         self.changes.push(Change::Put(Object::Task(task)));
     }

@@ -66,6 +66,10 @@ impl Index {
         self.loads.get(node)
     }
 
+    pub(crate) fn loads(&self) -> impl Iterator<Item = (&str, &Load)> {
+        self.loads.iter().map(|(node, load)| (node.as_str(), load))
+    }
+
     pub(crate) fn spread<'a>(&'a self, service: &str) -> impl Iterator<Item = (&'a str, u32)> + 'a {
         let nodes = self.spread.get(service).into_iter().flatten();
         nodes.map(|(node, tasks)| (node.as_str(), *tasks))
@@ -95,9 +99,7 @@ impl Index {
 
     pub(crate) fn remove(&mut self, task: &Task) {
         self.stand(task);
-        if task.waits() {
-            self.wait_no_more(task);
-        }
+        self.wait_no_more(task);
         if let Some(node) = &task.node_id {
             remove(&mut self.by_node, node, &task.id);
         }
@@ -112,26 +114,26 @@ impl Index {
             self.add(new);
             return;
         }
-        let id = || {
-            let ids = self.by_service.get(&new.service_id);
-            ids.and_then(|ids| ids.get(new.id.as_str())).cloned()
-        };
-        let Some(id) = id() else { return };
-        if old.node_id != new.node_id {
-            if let Some(node) = &old.node_id {
-                remove(&mut self.by_node, node, &old.id);
-            }
-            if let Some(node) = &new.node_id {
-                insert(&mut self.by_node, node, id.clone());
-            }
-        }
         let place = |t: &Task| t.waits().then_some((t.node_id.is_some(), t.meta.created, t.slot));
-        if place(old) != place(new) {
-            if old.waits() {
-                self.wait_no_more(old);
+        let moved = place(old) != place(new);
+        if moved || old.node_id != new.node_id {
+            // Whoever has the id: most often the task waited until now.
+            let waited = if moved { self.wait_no_more(old) } else { None };
+            let id = waited.or_else(|| {
+                let ids = self.by_service.get(&new.service_id);
+                ids.and_then(|ids| ids.get(new.id.as_str())).cloned()
+            });
+            let Some(id) = id else { return };
+            if moved && new.waits() {
+                self.wait(new, id.clone());
             }
-            if new.waits() {
-                self.wait(new, id);
+            if old.node_id != new.node_id {
+                if let Some(node) = &old.node_id {
+                    remove(&mut self.by_node, node, &old.id);
+                }
+                if let Some(node) = &new.node_id {
+                    insert(&mut self.by_node, node, id);
+                }
             }
         }
         if takes_other(old, new) {
@@ -153,22 +155,24 @@ impl Index {
         versions.entry(task.spec_version).or_default().insert(waiting);
     }
 
-    fn wait_no_more(&mut self, task: &Task) {
-        let id = Arc::from(task.id.as_str());
-        let waiting = Waiting { created: task.meta.created, slot: task.slot, id };
-        if task.node_id.is_some() {
-            self.preassigned.remove(&waiting);
-            return;
+    /// Takes the task out of those that wait; returns its id if it was one of them.
+    fn wait_no_more(&mut self, task: &Task) -> Option<Arc<str>> {
+        if !task.waits() {
+            return None;
         }
-        let Some(versions) = self.waiting.get_mut(&task.service_id) else { return };
-        let Some(tasks) = versions.get_mut(&task.spec_version) else { return };
-        tasks.remove(&waiting);
+        if task.node_id.is_some() {
+            return take(&mut self.preassigned, task);
+        }
+        let versions = self.waiting.get_mut(&task.service_id)?;
+        let tasks = versions.get_mut(&task.spec_version)?;
+        let id = take(tasks, task);
         if tasks.is_empty() {
             versions.remove(&task.spec_version);
             if versions.is_empty() {
                 self.waiting.remove(&task.service_id);
             }
         }
+        id
     }
 
     fn sit(&mut self, task: &Task) {
@@ -210,6 +214,16 @@ impl Index {
             }
         }
     }
+}
+
+fn take(waiting: &mut BTreeSet<Waiting>, task: &Task) -> Option<Arc<str>> {
+    // The empty id is before all others, and is not allocated.
+    let (created, slot) = (task.meta.created, task.slot);
+    let first = Waiting { created, slot, id: Arc::default() };
+    let mut same = waiting.range(first..).take_while(|w| (w.created, w.slot) == (created, slot));
+    let found = same.find(|w| *w.id == *task.id)?.clone();
+    waiting.remove(&found);
+    Some(found.id)
 }
 
 /// Whether the task takes other room than before.

@@ -289,6 +289,11 @@ impl State {
         self.index.load(node)
     }
 
+    /// What nodes carry, in order of their ids; without those that carry nothing.
+    pub fn loads(&self) -> impl Iterator<Item = (&str, &Load)> {
+        self.index.loads()
+    }
+
     /// How many tasks of a service that are to stay each node carries, in order of the nodes' ids;
     /// without nodes that carry none.
     pub fn spread<'a>(&'a self, service: &str) -> impl Iterator<Item = (&'a str, u32)> + 'a {

@@ -58,7 +58,9 @@ impl<'a> Group<'a> {
         let Lot { service, version, tasks } = lot;
         let first = state.tasks.get(&*tasks.first()?.id)?;
         seats.know(state, service);
-        let number = orders.number(Descriptor::all(first.spec.placement.as_ref()), seats);
+        let filters = Filters::of(state, first);
+        let preferences = Descriptor::all(first.spec.placement.as_ref());
+        let number = orders.number(preferences, &filters.fixed, seats);
         let order = orders.get(number);
         let failing: BTreeSet<u32> =
             state.failures.of(service, version, now).filter_map(|n| seats.find(n)).collect();
@@ -66,7 +68,7 @@ impl<'a> Group<'a> {
             service,
             version,
             tasks,
-            filters: Filters::of(state, first),
+            filters,
             turns: tasks.iter(),
             placed: 0,
             order: number,
@@ -76,12 +78,15 @@ impl<'a> Group<'a> {
             children: BTreeMap::new(),
             leaves: BTreeMap::new(),
         };
-        for (seat, tasks) in seats.spread(service) {
+        let mut used: BTreeMap<usize, Vec<Rank>> = BTreeMap::new();
+        let failing = group.failing.iter().map(|seat| (*seat, 0));
+        for (seat, tasks) in seats.spread(service).chain(failing) {
             order.path(seat).for_each(|branch| group.counts[branch] += u64::from(tasks));
-            group.use_again(seat, order, seats);
+            used.entry(order.leaf(seat)).or_default().push(group.rank(seat, seats));
         }
-        for seat in group.failing.clone() {
-            group.use_again(seat, order, seats);
+        for (leaf, ranks) in used {
+            let used = ranks.into_iter().collect();
+            group.leaves.insert(leaf, Leaf { used, ..Leaf::default() });
         }
         Some(group)
     }
@@ -165,7 +170,7 @@ impl<'a> Group<'a> {
             let Some((tasks, seat)) = order.next(leaf, at, seats) else { break None };
             let rank = self.rank(seat, seats);
             let used = rank.failing || rank.of_service > 0;
-            if !used && seats.refusal(seat, self.service, &self.filters).is_none() {
+            if !used && seats.room(seat, self.service, &self.filters) {
                 at = (tasks, seat);
                 break Some(rank);
             }

@@ -369,7 +369,7 @@ fn state(nodes: &[NodeDice], services: &[ServiceDice], tasks: &[TaskDice]) -> St
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_scheduler_decides_as_the_reference_does(

@@ -1,6 +1,7 @@
 //! The nodes in the branches of spread preferences, each branch in order of what its nodes carry.
-//! Groups with the same preferences share one order.
+//! Groups with the same preferences, constraints, platforms and drivers share one order.
 use super::seats::Seats;
+use crate::filters::{Fixed, takes_tasks};
 use shoal_model::{Node, docker};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,18 +47,23 @@ impl Descriptor {
     }
 }
 
-/// Orders of a call, one for each list of preferences.
+/// Orders of a call, one for each list of preferences and what nodes have to satisfy.
 #[derive(Default)]
 pub(crate) struct Orders {
     orders: Vec<Order>,
-    by_preferences: BTreeMap<Vec<Descriptor>, usize>,
+    numbers: BTreeMap<(Vec<Descriptor>, Fixed), usize>,
 }
 
 impl Orders {
-    pub(crate) fn number(&mut self, preferences: Vec<Descriptor>, seats: &Seats<'_>) -> usize {
-        let Orders { orders, by_preferences } = self;
-        *by_preferences.entry(preferences).or_insert_with_key(|preferences| {
-            orders.push(Order::of(preferences, seats));
+    pub(crate) fn number(
+        &mut self,
+        preferences: Vec<Descriptor>,
+        fixed: &Fixed,
+        seats: &Seats<'_>,
+    ) -> usize {
+        let Orders { orders, numbers } = self;
+        *numbers.entry((preferences, fixed.clone())).or_insert_with_key(|(preferences, fixed)| {
+            orders.push(Order::of(preferences, fixed, seats));
             orders.len() - 1
         })
     }
@@ -78,15 +84,16 @@ pub(crate) struct Order {
 struct Branch {
     parent: Option<usize>,
     children: Vec<usize>,
-    /// A leaf's nodes that take tasks, by tasks and number. Those placed since are not counted until
+    /// A leaf's nodes that may take such tasks, by tasks and number. Those placed since are not counted until
     /// [`Order::next`] comes across them.
     nodes: BTreeSet<(u64, u32)>,
 }
 
 impl Order {
-    fn of(preferences: &[Descriptor], seats: &Seats<'_>) -> Order {
+    fn of(preferences: &[Descriptor], fixed: &Fixed, seats: &Seats<'_>) -> Order {
         let mut order = Order { branches: vec![Branch::default()], leaves: Vec::new() };
         let mut by_value: BTreeMap<(usize, &str), usize> = BTreeMap::new();
+        let mut nodes = Vec::new();
         for seat in seats.all() {
             let (node, load) = seats.get(seat);
             let mut at = 0;
@@ -100,9 +107,15 @@ impl Order {
                 });
             }
             order.leaves.push(at);
-            if crate::filters::takes_tasks(node) {
-                order.branches[at].nodes.insert((load.tasks, seat));
+            if takes_tasks(node) && fixed.refusal(node).is_none() {
+                nodes.push((at, load.tasks, seat));
             }
+        }
+        // Sorted first, the sets are made in one go.
+        nodes.sort_unstable();
+        for leaf in nodes.chunk_by(|a, b| a.0 == b.0) {
+            let set = leaf.iter().map(|(_, tasks, seat)| (*tasks, *seat)).collect();
+            order.branches[leaf[0].0].nodes = set;
         }
         order
     }

@@ -35,8 +35,12 @@ pub(crate) struct Spread {
 
 impl<'a> Seats<'a> {
     pub(crate) fn of(state: &'a State) -> Seats<'a> {
-        let load = |node: &Node| {
-            state.load(&node.id).map_or_else(|| Cow::Owned(Load::default()), Cow::Borrowed)
+        let mut loads = state.loads().peekable();
+        let mut load = |node: &Node| {
+            // Both are in order of id; loads without a node are those of one that was removed.
+            while loads.next_if(|(id, _)| *id < node.id.as_str()).is_some() {}
+            let found = loads.next_if(|(id, _)| *id == node.id.as_str());
+            found.map_or_else(|| Cow::Owned(Load::default()), |(_, load)| Cow::Borrowed(load))
         };
         let seats = state.nodes.values().map(|node| (node, load(node))).collect();
         Seats { seats, services: BTreeMap::new() }
@@ -66,12 +70,8 @@ impl<'a> Seats<'a> {
         if self.services.contains_key(service) {
             return;
         }
-        let mut spread = Spread::default();
-        for (node, tasks) in state.spread(service) {
-            if let Some(seat) = self.find(node) {
-                spread.by_seat.insert(seat, tasks);
-            }
-        }
+        let by_seat = state.spread(service).filter_map(|(node, n)| Some((self.find(node)?, n)));
+        let spread = Spread { by_seat: by_seat.collect(), placed: Vec::new() };
         self.services.insert(service.to_owned(), spread);
     }
 
@@ -96,6 +96,12 @@ impl<'a> Seats<'a> {
     pub(crate) fn refusal(&self, seat: u32, service: &str, filters: &Filters) -> Option<Refusal> {
         let (node, load) = self.get(seat);
         filters.refusal(node, load, || self.of_service(service, seat).into())
+    }
+
+    /// Whether a node of the group's order may take a task of the service.
+    pub(crate) fn room(&self, seat: u32, service: &str, filters: &Filters) -> bool {
+        let (node, load) = self.get(seat);
+        filters.room(node, load, || self.of_service(service, seat).into())
     }
 
     pub(crate) fn add(&mut self, seat: u32, task: &Task) {
