@@ -97,7 +97,7 @@ pub(crate) fn from_store(error: StoreError) -> ControlError {
             refuse(ErrorKind::AlreadyExists, text)
         }
         StoreError::TooLarge { .. } => invalid(error),
-        StoreError::NotLeader { .. } => {
+        StoreError::NotLeader { .. } | StoreError::NoLeader => {
             let text = "The swarm does not have a leader. It's possible that too few managers are \
                         online. Make sure more than half of the managers are online.";
             refuse(ErrorKind::Unavailable, text)

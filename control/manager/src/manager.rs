@@ -14,7 +14,7 @@ use crate::{
 use shoal_identity::{NodeCertificate, RootCa, server_config};
 use shoal_model::{NodeState, State};
 use shoal_rpc::{certificates_server::CertificatesServer, dispatcher_server::DispatcherServer};
-use shoal_store::{Store, StoreConfig};
+use shoal_store::{Alone, Store, StoreConfig};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -69,7 +69,9 @@ impl Manager {
         let new = cluster::create(&config, request)?;
         let node_id = new.certificate.identity().node_id.clone();
         let dir = config.store_dir();
-        let store = Store::bootstrap(StoreConfig::new(dir.clone(), node_id)).await?;
+        let own_addr = config.advertise.to_string();
+        let store_config = StoreConfig::new(dir.clone(), node_id);
+        let store = Store::bootstrap(store_config, &own_addr, Arc::new(Alone)).await?;
         let made = match store.propose(new.changes).await {
             Ok(_) => Manager::run(config, listener, store, new.certificate).await,
             Err(error) => {
@@ -94,7 +96,8 @@ impl Manager {
     ) -> Result<Manager, ManagerError> {
         let listener = listen(config.listen).await?;
         let node_id = certificate.identity().node_id.clone();
-        let store = Store::open(StoreConfig::new(config.store_dir(), node_id.clone())).await?;
+        let store_config = StoreConfig::new(config.store_dir(), node_id.clone());
+        let store = Store::open(store_config, Arc::new(Alone)).await?;
         let advertise = Some(config.advertise.to_string());
         let forget = |state: &State| {
             let changes = state.nodes.values().filter_map(|present| {
