@@ -179,7 +179,7 @@ impl Disk {
     }
 
     /// Seals some entries anew, from an index on, and returns the last one's index.
-    fn reseal_entries(&self, from: u64) -> Result<Option<u64>, DiskError> {
+    pub(crate) fn reseal_entries(&self, from: u64) -> Result<Option<u64>, DiskError> {
         let transaction = self.database.begin_write()?;
         let last = {
             let mut table = transaction.open_table(LOG)?;

@@ -376,7 +376,7 @@ mod tests {
         let wrong = keys.clone().with_unlock_key(UnlockKey::random());
         assert!(matches!(wrong.load(), Err(KeyError::WrongKey)));
         let text = fs::read_to_string(&keys.file).unwrap();
-        for (_, key) in &data.0 {
+        for key in data.0.values() {
             assert!(!text.contains(&STANDARD_NO_PAD.encode(key.0)), "not in the clear");
         }
         assert_eq!(data.only_newest().newest().0, 2);

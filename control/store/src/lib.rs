@@ -38,6 +38,8 @@ mod wire;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod suite;
 #[cfg(test)]
 mod tests;
@@ -307,14 +309,20 @@ impl Store {
         transport: Arc<dyn Transport>,
         create: bool,
     ) -> Result<Store, StoreError> {
+        config.manager_id()?;
+        let (dir, keys) = (config.dir.clone(), config.keys.clone());
+        let disk = disk::blocking(move || Disk::open(&dir, &keys, create)).await??;
+        Store::run(config, transport, disk).await
+    }
+
+    async fn run(
+        config: StoreConfig,
+        transport: Arc<dyn Transport>,
+        disk: Disk,
+    ) -> Result<Store, StoreError> {
         let node_id = config.manager_id()?;
-        let (dir, keys) = (config.dir, config.keys);
-        let disk = disk::blocking(move || {
-            let disk = Disk::open(&dir, &keys, create)?;
-            disk.check_owner(&dir, node_id)?;
-            Ok::<_, StoreError>(disk)
-        });
-        let disk = Arc::new(disk.await??);
+        disk.check_owner(&config.dir, node_id)?;
+        let disk = Arc::new(disk);
         let disk_closed = disk.closed();
         let machine = Machine::load(disk.clone()).await?;
         let replica = machine.replica();

@@ -127,7 +127,10 @@ impl RaftLogStorage<Types> for Log {
             Ok(entries)
         });
         let result = match written.await {
-            Ok(entries) => Ok(self.recent().push(entries)),
+            Ok(entries) => {
+                self.recent().push(entries);
+                Ok(())
+            }
             Err(error) => Err(error),
         };
         callback.log_io_completed(match &result {

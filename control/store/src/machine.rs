@@ -71,11 +71,9 @@ impl Machine {
         self.replica.clone()
     }
 
-    fn apply_one(&mut self, entry: Entry) -> Result<Vec<Result<u64, ApplyError>>, StorageError> {
+    fn apply_one(&mut self, entry: Entry) -> serde_json::Result<Vec<Result<u64, ApplyError>>> {
         let transactions = match &entry.payload {
-            EntryPayload::Normal(batch) => batch.transactions().map_err(|e| StorageError::IO {
-                source: StorageIOError::apply(entry.log_id, AnyError::new(&e)),
-            })?,
+            EntryPayload::Normal(batch) => batch.transactions()?,
             _ => Vec::new(),
         };
         self.applied = Some(entry.log_id);
@@ -114,7 +112,14 @@ impl RaftStateMachine<Types> for Machine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        entries.into_iter().map(|entry| self.apply_one(entry)).collect()
+        let mut results = Vec::new();
+        for entry in entries {
+            let id = entry.log_id;
+            results.push(self.apply_one(entry).map_err(|e| StorageError::IO {
+                source: StorageIOError::apply(id, AnyError::new(&e)),
+            })?);
+        }
+        Ok(results)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {

@@ -24,10 +24,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    task::{JoinError, JoinHandle},
-    time::Instant,
-};
+use tokio::{task::JoinHandle, time::Instant};
 
 /// How long a call with entries may take before it is given up.
 const APPEND_PATIENCE: Duration = Duration::from_secs(10);
@@ -199,9 +196,12 @@ impl RaftNetwork<Types> for Client {
             old.answer.abort();
         }
         let kept = self.unanswered.insert(Unanswered { vote, prev, last, answer });
-        let answered = joined((&mut kept.answer).await);
+        let answered = (&mut kept.answer).await;
         self.unanswered = None;
-        answered
+        match answered {
+            Ok(answer) => answer,
+            Err(ended) => Err(RPCError::Network(NetworkError::new(&ended))),
+        }
     }
 
     async fn install_snapshot(
@@ -232,8 +232,4 @@ impl Drop for Client {
             unanswered.answer.abort();
         }
     }
-}
-
-fn joined<R, E: StdError>(answer: Result<Result<R, Error<E>>, JoinError>) -> Result<R, Error<E>> {
-    answer.unwrap_or_else(|error| Err(RPCError::Network(NetworkError::new(&error))))
 }
