@@ -14,7 +14,7 @@ mod time;
 pub use assignment::{
     AssignedTask, NodeAssignment, NodeTable, TableNetwork, TablePeer, TableService, TableTask,
 };
-pub use control::{ControlError, ErrorKind, LogLine, LogOptions};
+pub use control::{ControlError, ErrorKind, LogLine, LogOptions, Rotations};
 pub use objects::{
     Availability, Cluster, EndpointState, JoinTokens, Meta, NetAddresses, Network, Node,
     NodeDescription, NodeOverlay, NodeState, NodeStatus, Role, Service,
