@@ -4,18 +4,19 @@
 //! [`Agent::shutdown`]; containers, traffic and names go on.
 use crate::{
     container::TASK_LABEL,
+    managers::{Book, kept},
     plane::{OVERLAY, Plane, PlanePaths, overlay_mtu},
     reports::Reports,
     runner::{Crew, Order, run},
     session::{Session, SessionConfig, SessionState, say_leave},
     supervisor::{NetCommand, NetSupervisor},
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use shoal_containers::Runtime;
 use shoal_identity::NodeCertificate;
 use shoal_lb::{Counters, Lb, LbConfig};
 use shoal_links::Links;
-use shoal_model::{NodeAssignment, NodeDescription, TaskState};
+use shoal_model::{NodeAssignment, NodeDescription, Role, TaskState};
 use shoal_net::NetStatus;
 use std::{
     collections::BTreeMap,
@@ -24,8 +25,12 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+/// File in the state folder with the managers this node knows.
+const BOOK: &str = "managers.json";
 
 /// How an agent is set up.
 #[derive(Debug)]
@@ -42,9 +47,9 @@ pub struct AgentConfig {
     pub net_program: Vec<OsString>,
     /// Resolvers for names outside the cluster; none: the host's own, as they change.
     pub resolvers: Vec<SocketAddr>,
-    /// The node's certificate.
-    pub certificate: Arc<NodeCertificate>,
-    /// Managers' control addresses.
+    /// The node's certificate, renewed from time to time.
+    pub certificate: watch::Receiver<Arc<NodeCertificate>>,
+    /// Managers' control addresses, to begin with.
     pub managers: Vec<SocketAddr>,
     /// What the node says of itself.
     pub description: NodeDescription,
@@ -71,7 +76,7 @@ impl Agent {
     /// # Errors
     /// When the programs cannot be loaded, or the `shoal net` process does not start.
     pub async fn start(config: AgentConfig, runtime: Runtime) -> Result<Agent> {
-        let node_id = config.certificate.identity().node_id.clone();
+        let node_id = config.certificate.borrow().identity().node_id.clone();
         let lb_config =
             LbConfig { bpf_root: config.bpf_root.clone(), cgroup: config.cgroup.clone() };
         let lb = tokio::task::block_in_place(|| Lb::open(&lb_config))?;
@@ -93,9 +98,13 @@ impl Agent {
         let assignment_file = config.state_dir.join("assignment.json");
         let (assignments, assigned) = watch::channel(last(&assignment_file));
         let (state, session) = watch::channel(SessionState::default());
+        let book_file = config.state_dir.join(BOOK);
+        let book = Book::new(kept(&book_file), &config.managers);
         let session_config = SessionConfig {
-            managers: config.managers,
+            book: Arc::new(Mutex::new(book)),
+            book_file,
             certificate: config.certificate,
+            role: watch::Sender::new(None),
             description: config.description,
             public_key: status.public_key,
             data_path_addr: config.advertise.to_string(),
@@ -123,16 +132,26 @@ impl Agent {
         self.session.borrow().clone()
     }
 
-    /// Waits until the manager has answered, or the first attempt has failed.
+    /// Waits until the leader has answered.
     ///
     /// # Errors
-    /// Why the first attempt failed.
-    pub async fn connected(&self) -> Result<()> {
+    /// Why the last attempt failed, when none succeeded in time.
+    pub async fn connected(&self, patience: Duration) -> Result<()> {
         let mut session = self.session.clone();
-        let state = session.wait_for(|s| s.connected || !s.error.is_empty()).await;
-        let state = state.context("the session ended")?;
-        anyhow::ensure!(state.connected, "{}", state.error);
-        Ok(())
+        match timeout(patience, session.wait_for(|s| s.connected)).await {
+            Ok(connected) => connected.map(drop).context("the session ended"),
+            Err(_) => bail!("{}", self.session.borrow().error),
+        }
+    }
+
+    /// The role the managers want this node to have; `None` until they have said.
+    pub fn role(&self) -> watch::Receiver<Option<Role>> {
+        self.config.role.subscribe()
+    }
+
+    /// The managers this node knows: id (empty when not known yet) and address.
+    pub fn managers(&self) -> Vec<(String, SocketAddr)> {
+        self.config.book().all().iter().map(|m| (m.id.clone(), m.addr)).collect()
     }
 
     /// What the manager said last.
@@ -179,6 +198,7 @@ impl Agent {
         }
         self.crew.plane.remove().await;
         let _ = fs::remove_file(&self.assignment_file);
+        let _ = fs::remove_file(&self.config.book_file);
         let _ = fs::remove_dir_all(self.state_dir.join("net"));
     }
 }

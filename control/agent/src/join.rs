@@ -1,4 +1,5 @@
-//! How a host becomes a node: with a join token, a key made here, and a certificate from the manager.
+//! How a host becomes a node: with a join token, a key made here, and a certificate from the manager;
+//! and how a node gets its next certificate.
 use anyhow::{Context, Result, bail};
 use shoal_identity::{
     JoinToken, NodeCertificate, NodeKey, RootCertificate, client_config, connect, fetch_root,
@@ -74,4 +75,35 @@ async fn ask(
     let port = u16::try_from(reply.data_path_port).ok().filter(|port| *port != 0);
     let port = port.with_context(|| format!("{manager} named no UDP port of the overlay"))?;
     Ok((NodeCertificate::new(key, &reply.certificate, root)?, port))
+}
+
+/// Asks the managers at `addrs`, in turn, for a new certificate with the role the cluster gives this
+/// node now, for a new key.
+///
+/// # Errors
+/// When none answers, or one refuses; the last reason is given.
+pub async fn renew(addrs: &[SocketAddr], present: &NodeCertificate) -> Result<NodeCertificate> {
+    let mut last = None;
+    for manager in addrs {
+        match ask_again(*manager, present).await {
+            Ok(certificate) => return Ok(certificate),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| anyhow::anyhow!("no manager is known")))
+}
+
+async fn ask_again(manager: SocketAddr, present: &NodeCertificate) -> Result<NodeCertificate> {
+    let key = NodeKey::create()?;
+    let channel = connect(manager, client_config(present.root(), Some(present))?).await?;
+    let request = IssueRequest { csr: key.csr_pem()?, ..Default::default() };
+    let reply = timeout(PATIENCE, CertificatesClient::new(channel).issue(request)).await;
+    let reply = reply.with_context(|| format!("{manager} did not sign within {PATIENCE:?}"))?;
+    let reply = reply.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner();
+    let renewed = NodeCertificate::new(key, &reply.certificate, present.root().clone())?;
+    let (old, new) = (present.identity(), renewed.identity());
+    if (&new.node_id, &new.cluster_id) != (&old.node_id, &old.cluster_id) {
+        bail!("{manager} signed a certificate for another node, {}", new.node_id);
+    }
+    Ok(renewed)
 }

@@ -5,6 +5,7 @@ mod agent;
 mod container;
 mod join;
 mod logs;
+mod managers;
 mod plane;
 mod reports;
 mod runner;
@@ -13,5 +14,5 @@ mod supervisor;
 mod tables;
 
 pub use agent::{Agent, AgentConfig};
-pub use join::{Joined, join};
+pub use join::{Joined, join, renew};
 pub use session::SessionState;

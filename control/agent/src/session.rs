@@ -1,25 +1,36 @@
-//! The session with the manager: says hello, beats, sends statuses, receives assignments. One tokio
-//! task; it connects again with growing pauses for as long as it is not cancelled.
-use crate::{logs, runner::Crew};
+//! The session with the leading manager: says hello, beats, sends statuses, receives assignments. One
+//! tokio task; it connects again with growing pauses for as long as it is not cancelled, to whichever
+//! manager leads.
+use crate::{
+    logs,
+    managers::{self, Attempt, Book},
+    runner::Crew,
+};
 use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
-use shoal_identity::{NodeCertificate, client_config, connect};
-use shoal_model::{NodeAssignment, NodeDescription};
+use prost::Message;
+use shoal_identity::{NodeCertificate, client_config, connect_within};
+use shoal_model::{NodeAssignment, NodeDescription, Role};
 use shoal_rpc::{
-    AgentMessage, Applied, Heartbeat, Hello, LeaveRequest, ManagerMessage, TaskStatus,
+    AgentMessage, Applied, Bearings, Heartbeat, Hello, LeaveRequest, ManagerMessage, TaskStatus,
     TaskStatuses, agent_message, dispatcher_client::DispatcherClient, manager_message::Kind,
 };
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Channel};
+use tonic::{Status, Streaming, transport::Channel};
 
-/// Pauses between attempts to connect: from the first, doubling, to the last (swarmkit's).
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_secs(8);
+/// How long connecting to a manager may take: there are others.
+const CONNECT: Duration = Duration::from_millis(1_500);
 /// Longest silence of the manager before the session is given up: it sends on change only, so this
 /// is for the first word.
 const WELCOME: Duration = Duration::from_secs(10);
@@ -28,7 +39,7 @@ const FIRST_BEAT: Duration = Duration::from_secs(1);
 const SHORTEST_BEAT: Duration = Duration::from_millis(100);
 const LONGEST_BEAT: Duration = Duration::from_secs(60);
 /// How long a node that leaves waits for its manager's answer.
-const GOODBYE: Duration = Duration::from_secs(3);
+const GOODBYE: Duration = Duration::from_secs(5);
 /// Messages waiting to be sent.
 const QUEUE: usize = 64;
 /// Log subscriptions served at once.
@@ -37,9 +48,13 @@ const MAX_SUBSCRIPTIONS: usize = 64;
 /// What a session needs to know.
 #[derive(Clone)]
 pub(crate) struct SessionConfig {
-    /// Managers' control addresses, tried in turn.
-    pub(crate) managers: Vec<SocketAddr>,
-    pub(crate) certificate: Arc<NodeCertificate>,
+    pub(crate) book: Arc<Mutex<Book>>,
+    /// Where the managers are kept for the next daemon.
+    pub(crate) book_file: PathBuf,
+    /// The newest; each connection shows the one of its time.
+    pub(crate) certificate: watch::Receiver<Arc<NodeCertificate>>,
+    /// The role the managers want this node to have.
+    pub(crate) role: watch::Sender<Option<Role>>,
     pub(crate) description: NodeDescription,
     /// WireGuard public key, base64.
     pub(crate) public_key: String,
@@ -66,24 +81,35 @@ pub(crate) struct Session {
 impl Session {
     /// Keeps a session, for ever.
     pub(crate) async fn run(self) {
-        let mut pause = FIRST_PAUSE;
-        for manager in self.config.managers.iter().cycle() {
-            let ended = self.once(*manager).await;
-            let was_connected = self.state.borrow().connected;
+        loop {
+            let Some(manager) = self.config.book().target() else { return };
+            let ended = self.once(manager).await;
+            let mut attempt = match self.state.borrow().connected {
+                true => Attempt::Held,
+                false => Attempt::Failed,
+            };
             if let Err(error) = ended {
-                tracing::warn!(%manager, "no session with the manager: {error:#}");
-                let error = format!("{error:#}");
-                self.state.send_replace(SessionState { connected: false, error });
+                let refusal = error.downcast_ref::<Status>();
+                let bearings = refusal.filter(|s| !s.details().is_empty());
+                if let Some(bearings) = bearings.and_then(|s| Bearings::decode(s.details()).ok()) {
+                    self.config.learn(&bearings);
+                    attempt = Attempt::Redirected;
+                }
+                let said = format!("{error:#}");
+                if attempt == Attempt::Redirected && self.config.book().leader().is_some() {
+                    tracing::debug!(%manager, said, "sent on to the leader");
+                } else {
+                    tracing::warn!(%manager, "no session with the manager: {said}");
+                }
+                self.state.send_replace(SessionState { connected: false, error: said });
             }
-            pause = if was_connected { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
-            sleep(pause).await;
+            let pause = self.config.book().after(attempt);
+            sleep(managers::jittered(pause, rand::random())).await;
         }
     }
 
     async fn once(&self, manager: SocketAddr) -> Result<()> {
-        let root = self.config.certificate.root();
-        let tls = client_config(root, Some(&self.config.certificate))?;
-        let channel = connect(manager, tls).await?;
+        let channel = self.config.connect(manager).await?;
         let (tx, rx) = mpsc::channel(QUEUE);
         let hello = Hello {
             description: serde_json::to_vec(&self.config.description)?,
@@ -180,6 +206,12 @@ impl Session {
                         handle.abort();
                     }
                 }
+                Some(Kind::Bearings(bearings)) => {
+                    self.config.learn(&bearings);
+                    if let Some(role) = managers::role(&bearings) {
+                        self.config.role.send_replace(Some(role));
+                    }
+                }
                 Some(Kind::Welcome(welcome)) => {
                     let told = Duration::from_millis(welcome.heartbeat_period_ms.into());
                     period.send_replace(told.clamp(SHORTEST_BEAT, LONGEST_BEAT));
@@ -192,16 +224,53 @@ impl Session {
     }
 }
 
-/// Tells a manager that this node leaves, so that it need not find out by silence.
+impl SessionConfig {
+    /// The managers this node knows.
+    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, bearings: &Bearings) {
+        let mut book = self.book();
+        if book.learn(bearings)
+            && let Err(error) = managers::keep(&self.book_file, book.all())
+        {
+            tracing::warn!(%error, "the managers cannot be kept at {}", self.book_file.display());
+        }
+    }
+
+    async fn connect(&self, manager: SocketAddr) -> Result<Channel> {
+        let certificate = self.certificate.borrow().clone();
+        let tls = client_config(certificate.root(), Some(&certificate))?;
+        Ok(connect_within(CONNECT, manager, tls).await?)
+    }
+}
+
+/// Tells the leader that this node leaves, so that it need not find out by silence.
 pub(crate) async fn say_leave(config: &SessionConfig) -> Result<()> {
-    let tls = client_config(config.certificate.root(), Some(&config.certificate))?;
-    let manager = config.managers.first().context("no manager is known")?;
     let told = async {
-        let channel = connect(*manager, tls).await?;
-        DispatcherClient::new(channel).leave(LeaveRequest {}).await?;
-        anyhow::Ok(())
+        loop {
+            let manager = config.book().target().context("no manager is known")?;
+            let said = async {
+                let channel = config.connect(manager).await?;
+                DispatcherClient::new(channel).leave(LeaveRequest {}).await?;
+                anyhow::Ok(())
+            };
+            let Err(error) = said.await else { return anyhow::Ok(()) };
+            let refusal = error.downcast_ref::<Status>();
+            let attempt = match refusal.and_then(|s| Bearings::decode(s.details()).ok()) {
+                Some(bearings) if !bearings.managers.is_empty() => {
+                    config.learn(&bearings);
+                    Attempt::Redirected
+                }
+                _ => Attempt::Failed,
+            };
+            tracing::debug!(%manager, "the manager did not hear that this node leaves: {error:#}");
+            let pause = config.book().after(attempt);
+            sleep(pause).await;
+        }
     };
-    timeout(GOODBYE, told).await.context("the manager did not answer")?
+    timeout(GOODBYE, told).await.context("no manager answered")?
 }
 
 /// Running log subscriptions; they end with the session.

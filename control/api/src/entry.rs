@@ -3,8 +3,9 @@ use crate::{context::ApiContext, error::ApiError, params, routes};
 use axum::{
     Router,
     body::Body,
-    extract::Request,
+    extract::{Request, State},
     http::{HeaderValue, Uri, header, uri::PathAndQuery},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
 };
 use std::sync::Arc;
@@ -28,8 +29,29 @@ impl std::fmt::Display for ApiVersion {
 /// All routes, with and without version prefix.
 pub fn router(ctx: ApiContext) -> Router {
     let server: Arc<str> = format!("Shoal/{} (linux)", ctx.engine.version).into();
-    let routes = routes::all().with_state(ctx);
+    let newest = middleware::from_fn_with_state(ctx.clone(), newest);
+    let routes = routes::all().layer(newest).with_state(ctx);
     Router::new().fallback(move |request: Request| answer(routes.clone(), server.clone(), request))
+}
+
+/// Kinds of objects that are looked up in the cluster's state.
+const OF_THE_CLUSTER: [&str; 4] = ["nodes", "services", "tasks", "networks"];
+
+/// On a manager, requests about the cluster's objects see everything that was acknowledged before them,
+/// by whichever manager.
+async fn newest(State(ctx): State<ApiContext>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().trim_start_matches('/');
+    let kind = path.split('/').next().unwrap_or_default();
+    // Creation looks nothing up here.
+    let of_cluster = !path.ends_with("/create") && OF_THE_CLUSTER.contains(&kind)
+        || matches!(path, "swarm" | "swarm/update" | "swarm/unlockkey");
+    if of_cluster
+        && ctx.swarm.info().control_available
+        && let Err(refusal) = ctx.swarm.catch_up().await
+    {
+        return ApiError::from(refusal).into_response();
+    }
+    next.run(request).await
 }
 
 async fn answer(routes: Router, server: Arc<str>, mut request: Request) -> Response {

@@ -11,8 +11,8 @@ use shoal_cores::{Revision, revise, roll_back, take_rebalance_once};
 use shoal_model::{
     ApplyError, Availability, Change, Cluster, ContainerStatus, ControlError, ErrorKind,
     JoinTokens, LogLine, LogOptions, Meta, Network, Node, NodeDescription, NodeOverlay, NodeState,
-    NodeStatus, Object, ObjectKind, Role, Service, State, Task, TaskState, TaskStatus, Timestamp,
-    docker,
+    NodeStatus, Object, ObjectKind, Role, Rotations, Service, State, Task, TaskState, TaskStatus,
+    Timestamp, docker,
 };
 use std::{
     collections::BTreeMap,
@@ -136,6 +136,8 @@ impl Inner {
             ipv6_pool: Ipv6Network::new(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 48)
                 .expect("48 is a length"),
             data_path_port: 51820,
+            removed_nodes: BTreeMap::new(),
+            unlock_key: None,
         };
         let mut manager = node(&id, "alpha", Role::Manager, availability);
         manager.manager_addr = Some("127.0.0.1:2377".to_owned());
@@ -370,8 +372,7 @@ impl Swarm for MemorySwarm {
         &self,
         version: u64,
         spec: docker::SwarmSpec,
-        rotate_worker: bool,
-        rotate_manager: bool,
+        rotate: Rotations,
     ) -> Result<(), ControlError> {
         let mut inner = self.manager()?;
         let Some(mut cluster) = inner.state.cluster.clone() else {
@@ -380,8 +381,8 @@ impl Swarm for MemorySwarm {
         cluster.meta.version = version;
         cluster.spec = spec;
         for (rotate, token) in [
-            (rotate_worker, &mut cluster.join_tokens.worker),
-            (rotate_manager, &mut cluster.join_tokens.manager),
+            (rotate.worker_token, &mut cluster.join_tokens.worker),
+            (rotate.manager_token, &mut cluster.join_tokens.manager),
         ] {
             if rotate {
                 inner.next += 1;
@@ -389,7 +390,18 @@ impl Swarm for MemorySwarm {
                 *token = format!("{}{:06}", &token[..keep], inner.next);
             }
         }
+        let locks = cluster.spec.encryption_config.as_ref().and_then(|e| e.auto_lock_managers);
+        if locks != Some(true) {
+            cluster.unlock_key = None;
+        } else if cluster.unlock_key.is_none() || rotate.unlock_key {
+            inner.next += 1;
+            cluster.unlock_key = Some(format!("SWMKEY-1-{:a>43}", inner.next));
+        }
         inner.apply(vec![Change::Put(Object::Cluster(cluster))])
+    }
+
+    async fn unlock(&self, _key: &str) -> Result<(), ControlError> {
+        Err(ControlError::new(ErrorKind::AlreadyExists, "swarm is not locked"))
     }
 
     async fn update_node(

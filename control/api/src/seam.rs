@@ -1,7 +1,7 @@
 //! What the server needs of the cluster: implemented by the daemon over its manager and agent.
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use shoal_model::{Availability, ControlError, LogLine, LogOptions, State, docker};
+use shoal_model::{Availability, ControlError, LogLine, LogOptions, Rotations, State, docker};
 
 /// A node's membership, in Docker's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -61,6 +61,12 @@ pub trait Swarm: Send + Sync + 'static {
     /// Docker's text on a node that is no manager.
     fn read(&self, look: &mut dyn FnMut(&State)) -> Result<(), ControlError>;
 
+    /// Waits until what is read from now on is not older than this call; refused in bounded time with
+    /// Docker's text when no manager leads.
+    async fn catch_up(&self) -> Result<(), ControlError> {
+        Ok(())
+    }
+
     /// Makes a cluster of this node and gives the node's id. Defaults in the request are not filled.
     async fn init(
         &self,
@@ -75,17 +81,19 @@ pub trait Swarm: Send + Sync + 'static {
         availability: Availability,
     ) -> Result<(), ControlError>;
 
-    /// Leaves the cluster; a manager only with `force`.
+    /// Leaves the cluster; a manager only with `force`, and without its vote.
     async fn leave(&self, force: bool) -> Result<(), ControlError>;
 
-    /// Changes the cluster's settings and, where asked, its join tokens.
+    /// Changes the cluster's settings and, where asked, its secrets.
     async fn update_swarm(
         &self,
         version: u64,
         spec: docker::SwarmSpec,
-        rotate_worker: bool,
-        rotate_manager: bool,
+        rotate: Rotations,
     ) -> Result<(), ControlError>;
+
+    /// Starts a manager that is locked.
+    async fn unlock(&self, key: &str) -> Result<(), ControlError>;
 
     /// Changes a node's settings.
     async fn update_node(

@@ -210,8 +210,6 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
         ("/configs/create", json!({ "Name": "s" })),
         ("/volumes/create", json!({ "Name": "s" })),
         ("/images/create?fromImage=x&tag=1", Value::Null),
-        ("/swarm/init", json!({ "AutoLockManagers": true })),
-        ("/swarm/init", json!({ "ForceNewCluster": true })),
         ("/swarm/update?version=1", json!({ "CAConfig": { "ForceRotate": 1 } })),
         ("/build", Value::Null),
     ] {

@@ -71,6 +71,36 @@ pub enum SwarmCommand {
         #[arg(short, long)]
         force: bool,
     },
+    /// Unlock swarm
+    Unlock,
+    /// Manage the unlock key
+    UnlockKey {
+        /// Only display token
+        #[arg(short, long)]
+        quiet: bool,
+        /// Rotate unlock key
+        #[arg(long)]
+        rotate: bool,
+    },
+    /// Update the swarm
+    Update(SwarmUpdate),
+}
+
+/// `swarm update`.
+#[derive(Args, Clone, Debug)]
+pub struct SwarmUpdate {
+    /// Change manager autolocking setting (true|false)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub autolock: Option<bool>,
+    /// Validity period for node certificates (ns|us|ms|s|m|h)
+    #[arg(long, value_parser = crate::durations::parse)]
+    pub cert_expiry: Option<i64>,
+    /// Dispatcher heartbeat period (ns|us|ms|s|m|h)
+    #[arg(long, value_parser = crate::durations::parse)]
+    pub dispatcher_heartbeat: Option<i64>,
+    /// Task history retention limit
+    #[arg(long)]
+    pub task_history_limit: Option<i64>,
 }
 
 /// Addresses of a member.
@@ -96,6 +126,12 @@ pub struct SwarmInit {
     /// Addresses.
     #[command(flatten)]
     pub addresses: MemberAddresses,
+    /// Enable manager autolocking (requiring an unlock key to start a stopped manager)
+    #[arg(long)]
+    pub autolock: bool,
+    /// Force create a new cluster from current state
+    #[arg(long)]
+    pub force_new_cluster: bool,
     /// Validity period for node certificates (ns|us|ms|s|m|h)
     #[arg(long, value_parser = crate::durations::parse)]
     pub cert_expiry: Option<i64>,
@@ -157,6 +193,18 @@ pub enum NodeCommand {
         /// Remove a node label if exists
         #[arg(long)]
         label_rm: Vec<String>,
+    },
+    /// Promote one or more nodes to manager in the swarm
+    Promote {
+        /// NODE
+        #[arg(required = true)]
+        nodes: Vec<String>,
+    },
+    /// Demote one or more nodes from manager in the swarm
+    Demote {
+        /// NODE
+        #[arg(required = true)]
+        nodes: Vec<String>,
     },
     /// Remove one or more nodes from the swarm
     #[command(visible_alias = "remove")]

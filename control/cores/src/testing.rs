@@ -38,6 +38,8 @@ impl World {
             subnet_size: 24,
             ipv6_pool: "fd00:1::/48".parse().unwrap(),
             data_path_port: 51820,
+            removed_nodes: BTreeMap::new(),
+            unlock_key: None,
         }));
         world.network_with("ingress", "10.0.0.0/24", |n| n.ingress = true);
         world

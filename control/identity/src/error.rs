@@ -40,6 +40,15 @@ pub enum IdentityError {
         /// Why.
         source: std::io::Error,
     },
+    /// The node's key is sealed. Docker's text.
+    #[error(
+        "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"docker \
+         swarm unlock\" to unlock it."
+    )]
+    Locked,
+    /// The unlock key is another one. Docker's text.
+    #[error("swarm could not be unlocked: invalid key provided")]
+    WrongKey,
     /// The TLS settings were refused.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),

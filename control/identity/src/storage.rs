@@ -1,6 +1,10 @@
 //! The node's certificate files under the data root.
 
-use crate::{IdentityError, NodeCertificate, NodeKey, RootCertificate, certificate::MAX_PEM};
+use crate::{
+    IdentityError, KeyLock, NodeCertificate, NodeKey, RootCertificate,
+    certificate::MAX_PEM,
+    lock::{opened, sealed},
+};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use std::{
     fs::{self, File, OpenOptions},
@@ -32,12 +36,21 @@ impl CertificateDir {
 
     /// Writes key, certificate and root, and waits until they are on the disk.
     pub fn save(&self, node: &NodeCertificate) -> Result<(), IdentityError> {
+        self.save_locked(node, &[])
+    }
+
+    /// The same with the key sealed, so that each of the locks opens it; without any it is as it is.
+    pub fn save_locked(
+        &self,
+        node: &NodeCertificate,
+        locks: &[KeyLock],
+    ) -> Result<(), IdentityError> {
         let parent = self.0.parent().expect("new() gave it one");
         fs::create_dir_all(parent).map_err(at("make the folder", parent))?;
         let fresh = self.0.with_extension("new");
         remove(&fresh)?; // left by an interrupted save
         fs::DirBuilder::new().mode(0o700).create(&fresh).map_err(at("make the folder", &fresh))?;
-        write(&fresh.join(KEY), 0o600, node.key().pem())?;
+        write(&fresh.join(KEY), 0o600, &sealed(node.key().pem(), locks))?;
         write(&fresh.join(CERTIFICATE), 0o644, node.pem())?;
         write(&fresh.join(ROOT), 0o644, node.root().pem())?;
         sync(&fresh)?;
@@ -51,6 +64,14 @@ impl CertificateDir {
 
     /// Reads and checks the files; `None` when there are none: this host is no node yet.
     pub fn load(&self) -> Result<Option<NodeCertificate>, IdentityError> {
+        self.load_with(None)
+    }
+
+    /// The same; `lock` opens the key where it is sealed.
+    pub fn load_with(
+        &self,
+        lock: Option<&KeyLock>,
+    ) -> Result<Option<NodeCertificate>, IdentityError> {
         let [key, certificate, root] = [KEY, CERTIFICATE, ROOT].map(|name| self.0.join(name));
         match (read(&key)?, read(&certificate)?, read(&root)?) {
             (None, None, None) => Ok(None),
@@ -58,7 +79,7 @@ impl CertificateDir {
             (_, None, _) => Err(IdentityError::Incomplete(certificate)),
             (_, _, None) => Err(IdentityError::Incomplete(root)),
             (Some(key), Some(certificate), Some(root)) => NodeCertificate::new(
-                NodeKey::from_pem(&key)?,
+                NodeKey::from_pem(&opened(key, lock)?)?,
                 &certificate,
                 RootCertificate::from_pem(&root)?,
             )

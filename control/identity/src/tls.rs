@@ -47,11 +47,28 @@ pub fn client_config(
     root: &RootCertificate,
     node: Option<&NodeCertificate>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
+    managers_only(root, node, None)
+}
+
+/// Settings of a client that trusts only the manager with this node id, and shows `node`.
+pub fn peer_config(
+    node: &NodeCertificate,
+    peer_id: &str,
+) -> Result<Arc<ClientConfig>, IdentityError> {
+    managers_only(node.root(), Some(node), Some(peer_id.to_owned()))
+}
+
+fn managers_only(
+    root: &RootCertificate,
+    node: Option<&NodeCertificate>,
+    node_id: Option<String>,
+) -> Result<Arc<ClientConfig>, IdentityError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = ManagersOnly {
         roots: store(root)?,
         root: root.clone(),
         cluster_id: node.map(|n| n.identity().cluster_id.clone()),
+        node_id,
         provider: provider.clone(),
     };
     client(provider, Arc::new(verifier), node)
@@ -186,12 +203,13 @@ impl ClientCertVerifier for NodesOnly {
     }
 }
 
-/// For clients: managers of the cluster.
+/// For clients: managers of the cluster; one of them, where a node id is given.
 #[derive(Debug)]
 struct ManagersOnly {
     roots: RootCertStore,
     root: RootCertificate,
     cluster_id: Option<String>,
+    node_id: Option<String>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -212,7 +230,12 @@ impl ServerCertVerifier for ManagersOnly {
             now,
             self.provider.signature_verification_algorithms.all,
         )?;
-        match node_of(certificate, self.cluster_id.as_deref())?.role {
+        let server = node_of(certificate, self.cluster_id.as_deref())?;
+        if self.node_id.as_ref().is_some_and(|id| *id != server.node_id) {
+            let found = server.node_id;
+            return Err(refused("server's certificate", format!("it is node {found}'s")));
+        }
+        match server.role {
             Role::Manager => Ok(ServerCertVerified::assertion()),
             Role::Worker => Err(refused("server's certificate", "it is a worker's")),
         }
@@ -321,10 +344,21 @@ mod tests {
 
     /// What a client of cluster `c` says of a server.
     fn client_says(ca: &RootCa, server: &NodeCertificate, now: UnixTime) -> String {
+        peer_says(ca, server, None, now)
+    }
+
+    /// The same, of one that wants to talk to a certain manager.
+    fn peer_says(
+        ca: &RootCa,
+        server: &NodeCertificate,
+        wanted: Option<&str>,
+        now: UnixTime,
+    ) -> String {
         let verifier = ManagersOnly {
             roots: store(ca.certificate()).unwrap(),
             root: ca.certificate().clone(),
             cluster_id: Some("c".to_owned()),
+            node_id: wanted.map(str::to_owned),
             provider: Arc::new(ring::default_provider()),
         };
         let name = ServerName::try_from("ignored").unwrap();
@@ -360,5 +394,13 @@ mod tests {
             let said = client_says(&ca, certificate, now);
             assert!(said.contains(client), "client: {said}, expected {client}");
         }
+    }
+    #[test]
+    fn a_certain_manager_is_not_mistaken_for_another() {
+        let ca = RootCa::create(BEGIN).unwrap();
+        let manager = node(&ca, Role::Manager, "c", BEGIN);
+        let said = |wanted| peer_says(&ca, &manager, Some(wanted), after(DAY));
+        assert_eq!(said("node"), "ok");
+        assert!(said("other").contains("it is node node's"), "{}", said("other"));
     }
 }

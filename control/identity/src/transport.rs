@@ -4,7 +4,7 @@
 //! task per connection. Dropping the future, or `shutdown`, ends the loop and the handshakes.
 
 use crate::{
-    Identity, IdentityError, Peer, RootCertificate, RootDigest, authorize,
+    Identity, IdentityError, Members, Peer, RootCertificate, RootDigest, authorize,
     tls::unverified_client_config,
 };
 use hyper_util::rt::TokioIo;
@@ -23,7 +23,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
     time::timeout,
 };
@@ -43,18 +43,25 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections a manager holds at once, handshakes included; more wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// Silence after which an HTTP/2 ping is sent, and again until the connection is given up.
+/// Silence after which a server sends an HTTP/2 ping, and again until it gives the connection up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// The same of clients: a node must notice soon that its manager is gone, since another leads a second
+/// later.
+const CLIENT_KEEPALIVE: Duration = Duration::from_secs(1);
+const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long open calls may go on after `shutdown`.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
-/// Serves `routes` until `shutdown`. Every call is checked with [`authorize`] and has its [`Peer`]
-/// in the request's extensions.
+/// Serves `routes` until `shutdown`. Every call is checked with [`authorize`], by what `members` say,
+/// and has its [`Peer`] in the request's extensions. New connections get the newest `tls` settings:
+/// they change when the node renews its certificate.
 pub async fn serve(
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    tls: watch::Receiver<Arc<ServerConfig>>,
     routes: Routes,
+    members: Arc<dyn Members>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), IdentityError> {
     let (ready, incoming) = mpsc::channel(64);
@@ -63,7 +70,7 @@ pub async fn serve(
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
-            .layer(AuthorizedLayer)
+            .layer(AuthorizedLayer(members))
             .add_routes(routes)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
                 let _ = stopped.await; // sent or dropped: both mean stop
@@ -71,7 +78,7 @@ pub async fn serve(
     );
     tokio::select! {
         result = &mut serving => return result.map_err(IdentityError::Serve),
-        () = accept(listener, TlsAcceptor::from(tls), ready) => {}
+        () = accept(listener, tls, ready) => {}
         () = shutdown => {}
     }
     drop(stop);
@@ -84,7 +91,7 @@ pub async fn serve(
 /// Accepts connections and hands over those whose handshake succeeded. Ends when nobody takes them.
 async fn accept(
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    tls: watch::Receiver<Arc<ServerConfig>>,
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -101,7 +108,7 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, ready) = (acceptor.clone(), ready.clone());
+        let (acceptor, ready) = (TlsAcceptor::from(tls.borrow().clone()), ready.clone());
         handshakes.spawn(async move {
             match timeout(CONNECT_TIMEOUT, handshake(acceptor, tcp, addr, permit)).await {
                 Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
@@ -172,16 +179,16 @@ impl AsyncWrite for Connection {
 
 /// Lets a call through to `S` if [`authorize`] does.
 #[derive(Clone)]
-struct Authorized<S>(S);
+struct Authorized<S>(S, Arc<dyn Members>);
 
 #[derive(Clone)]
-struct AuthorizedLayer;
+struct AuthorizedLayer(Arc<dyn Members>);
 
 impl<S> Layer<S> for AuthorizedLayer {
     type Service = Authorized<S>;
 
     fn layer(&self, inner: S) -> Authorized<S> {
-        Authorized(inner)
+        Authorized(inner, Arc::clone(&self.0))
     }
 }
 
@@ -202,7 +209,7 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let peer = request.extensions().get::<Peer>();
-        match authorize(path, peer.and_then(|p| p.identity.as_ref())) {
+        match authorize(path, peer.and_then(|p| p.identity.as_ref()), &*self.1) {
             Ok(()) => Box::pin(self.0.call(request)),
             Err(status) => {
                 tracing::info!(path, ?peer, %status, "call refused");
@@ -214,11 +221,20 @@ where
 
 /// Connects to the manager at `addr`. The channel reconnects by itself when the connection breaks.
 pub async fn connect(addr: SocketAddr, tls: Arc<ClientConfig>) -> Result<Channel, IdentityError> {
+    connect_within(CONNECT_TIMEOUT, addr, tls).await
+}
+
+/// [`connect`] with another time limit.
+pub async fn connect_within(
+    limit: Duration,
+    addr: SocketAddr,
+    tls: Arc<ClientConfig>,
+) -> Result<Channel, IdentityError> {
     let connector = TlsConnector::from(tls);
     // Only the path of this address is used: the connector decides where to go.
     Endpoint::from_static("http://manager")
-        .http2_keep_alive_interval(KEEPALIVE)
-        .keep_alive_timeout(KEEPALIVE)
+        .http2_keep_alive_interval(CLIENT_KEEPALIVE)
+        .keep_alive_timeout(CLIENT_PATIENCE)
         .keep_alive_while_idle(true)
         .connect_with_connector(service_fn(move |_: Uri| {
             let connector = connector.clone();
@@ -228,11 +244,11 @@ pub async fn connect(addr: SocketAddr, tls: Arc<ClientConfig>) -> Result<Channel
                     tcp.set_nodelay(true)?;
                     connector.connect(ServerName::IpAddress(addr.ip().into()), tcp).await
                 };
-                match timeout(CONNECT_TIMEOUT, connecting).await {
+                match timeout(limit, connecting).await {
                     Ok(stream) => stream.map(TokioIo::new),
                     Err(_) => Err(io::Error::new(
                         io::ErrorKind::TimedOut,
-                        format!("no answer within {CONNECT_TIMEOUT:?}"),
+                        format!("no answer within {limit:?}"),
                     )),
                 }
             }

@@ -5,7 +5,8 @@ mod common;
 
 use common::{DAY, TestCluster, before, now};
 use shoal_identity::{
-    IdentityError, NodeCertificate, Peer, client_config, connect, fetch_root, serve, server_config,
+    IdentityError, Members, NodeCertificate, Peer, Standing, client_config, connect, fetch_root,
+    peer_config, serve, server_config,
 };
 use shoal_model::{Role, Timestamp};
 use shoal_rpc::{
@@ -18,12 +19,13 @@ use shoal_rpc::{
 };
 use std::{
     net::SocketAddr,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 use tonic::{Code, Request, Response, Status, Streaming, service::Routes, transport::Channel};
@@ -74,8 +76,23 @@ impl Dispatcher for Manager {
     }
 }
 
+/// Everybody is a member, but the one named.
+#[derive(Clone, Default)]
+struct AllBut(Arc<Mutex<String>>);
+
+impl Members for AllBut {
+    fn standing(&self, node_id: &str) -> Standing {
+        match *self.0.lock().unwrap() == node_id {
+            true => Standing::Gone,
+            false => Standing::Unsure,
+        }
+    }
+}
+
 struct Server {
     addr: SocketAddr,
+    removed: AllBut,
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), IdentityError>>,
 }
@@ -86,12 +103,13 @@ async fn start(node: &NodeCertificate) -> Server {
     let root = node.root().pem().to_owned();
     let routes = Routes::new(CertificatesServer::new(Manager { root: root.clone() }))
         .add_service(DispatcherServer::new(Manager { root }));
-    let tls = server_config(node).unwrap();
+    let (tls, newest) = watch::channel(server_config(node).unwrap());
     let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(serve(listener, tls, routes, async {
+    let removed = AllBut::default();
+    let task = tokio::spawn(serve(listener, newest, routes, Arc::new(removed.clone()), async {
         let _ = stopped.await;
     }));
-    Server { addr, stop, task }
+    Server { addr, removed, tls, stop, task }
 }
 
 async fn dial(
@@ -134,6 +152,37 @@ async fn nodes_are_known_by_their_certificates() {
         let issue = CertificatesClient::new(channel).issue(IssueRequest::default()).await.unwrap();
         assert_eq!(issue.into_inner().node_id, node.identity().node_id);
     }
+}
+
+#[tokio::test]
+async fn a_node_that_is_removed_is_refused_on_the_connection_it_has() {
+    let cluster = TestCluster::new();
+    let server = start(&cluster.node(Role::Manager)).await;
+    let node = cluster.node(Role::Worker);
+    let channel = dial(&server, &cluster, Some(&node)).await.unwrap();
+    leave(channel.clone()).await.unwrap();
+    server.removed.0.lock().unwrap().clone_from(&node.identity().node_id);
+    let status = leave(channel).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert!(status.message().contains("is not in this swarm any more"), "{status}");
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_to_new_connections_and_a_peer_must_be_the_one_meant() {
+    let cluster = TestCluster::new();
+    let (first, second) = (cluster.node(Role::Manager), cluster.node(Role::Manager));
+    let server = start(&first).await;
+    let own = cluster.node(Role::Manager);
+    let to = async |peer: &NodeCertificate| {
+        let tls = peer_config(&own, &peer.identity().node_id).unwrap();
+        connect(server.addr, tls).await.map(drop).map_err(|e| e.to_string())
+    };
+    to(&first).await.unwrap();
+    let refused = to(&second).await.unwrap_err();
+    assert!(refused.contains(&format!("it is node {}'s", first.identity().node_id)), "{refused}");
+    server.tls.send_replace(server_config(&second).unwrap());
+    to(&second).await.unwrap();
+    to(&first).await.unwrap_err();
 }
 
 #[tokio::test]

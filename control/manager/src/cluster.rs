@@ -7,6 +7,7 @@ use shoal_model::{
     Availability, Change, Cluster, ControlError, ErrorKind, JoinTokens, Meta, Network, Node,
     NodeOverlay, NodeState, NodeStatus, Object, Role, State, docker,
 };
+use shoal_store::UnlockKey;
 use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
 
 /// UDP port of the overlay when none is asked for: WireGuard's.
@@ -42,9 +43,6 @@ pub(crate) fn create(
     request: InitRequest,
 ) -> Result<NewCluster, crate::ManagerError> {
     let InitRequest { request, availability } = request;
-    if request.force_new_cluster == Some(true) {
-        return Err(refused("ForceNewCluster is not supported in this version").into());
-    }
     let (address_pools, subnet_size) = pools(&request)?;
     let data_path_port = data_path_port(request.data_path_port)?;
     let spec = filled(request.spec.unwrap_or_default());
@@ -61,6 +59,7 @@ pub(crate) fn create(
         node_validity(&spec),
     )?;
     let certificate = NodeCertificate::new(key, &pem, root.certificate().clone())?;
+    let unlock_key = locks(&spec).then(|| UnlockKey::random().reveal().to_string());
     let cluster = Cluster {
         id: cluster_id,
         meta: Meta::default(),
@@ -75,6 +74,8 @@ pub(crate) fn create(
         subnet_size,
         ipv6_pool: unique_local_pool(),
         data_path_port,
+        removed_nodes: BTreeMap::new(),
+        unlock_key,
     };
     let ingress = ingress(&cluster)?;
     let node = Node {
@@ -223,6 +224,11 @@ pub(crate) fn updated(
         ));
     }
     Ok(asked)
+}
+
+/// Whether managers lock their keys.
+pub(crate) fn locks(spec: &docker::SwarmSpec) -> bool {
+    spec.encryption_config.as_ref().and_then(|e| e.auto_lock_managers) == Some(true)
 }
 
 /// How long a node's certificate is valid.

@@ -4,10 +4,10 @@
 //! when the state changed. An assignment travels through a place of one, so that a slow agent gets
 //! only the newest.
 use crate::{
-    certificates::unknown_node,
     edit,
     error::{chain, from_store},
-    manager::Inner,
+    manager::{Inner, Shared},
+    managers::bearings,
     session::{Outgoing, QUEUE, Session},
     statuses::Report,
     watchdog,
@@ -15,12 +15,12 @@ use crate::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
 use shoal_cores::{assignment, heartbeat_period};
-use shoal_identity::Peer;
+use shoal_identity::{Peer, unknown_node};
 use shoal_model::{NodeAssignment, NodeDescription, NodeState, TaskStatus};
 use shoal_rpc::{
-    AgentMessage, Assignment, Hello, LeaveReply, LeaveRequest, LogAck, LogBatch, ManagerMessage,
-    TaskStatuses, Welcome, agent_message::Kind as FromAgent, dispatcher_server::Dispatcher,
-    manager_message::Kind,
+    AgentMessage, Assignment, Bearings, Hello, LeaveReply, LeaveRequest, LogAck, LogBatch,
+    ManagerMessage, TaskStatuses, Welcome, agent_message::Kind as FromAgent,
+    dispatcher_server::Dispatcher, manager_message::Kind,
 };
 use std::{
     net::{IpAddr, SocketAddr},
@@ -37,8 +37,8 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// How long a change waits for others before an assignment is computed.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// The gRPC service.
-pub(crate) struct DispatcherService(pub(crate) Arc<Inner>);
+/// The gRPC service; answered by the leader alone.
+pub(crate) struct DispatcherService(pub(crate) Arc<Shared>);
 
 #[tonic::async_trait]
 impl Dispatcher for DispatcherService {
@@ -50,22 +50,21 @@ impl Dispatcher for DispatcherService {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = Peer::of(&request)?.clone();
         let node = peer.node()?.node_id.clone();
-        if !self.0.store.read(|state| state.nodes.contains_key(&node)) {
-            return Err(unknown_node(&node));
-        }
+        let inner = self.0.leading()?;
         let (messages, queued) = mpsc::channel(QUEUE);
         let (assignments, newest) = watch::channel(None::<Assignment>);
         let talk = Talk {
-            inner: self.0.clone(),
+            inner: inner.clone(),
             seen: peer.addr.ip().to_canonical(),
             node,
             session: Session::new(messages),
             assignments,
             sent: None,
             period: Duration::ZERO,
+            told: Bearings::default(),
         };
         let incoming = request.into_inner();
-        self.0.tasks.spawn(talk.run(incoming));
+        inner.tasks.spawn(talk.run(incoming));
         let newest = WatchStream::new(newest).filter_map(|assignment| async {
             assignment.map(|a| Ok(ManagerMessage { kind: Some(Kind::Assignment(a)) }))
         });
@@ -78,16 +77,17 @@ impl Dispatcher for DispatcherService {
         request: Request<Streaming<LogBatch>>,
     ) -> Result<Response<LogAck>, Status> {
         let node = Peer::of(&request)?.node()?.node_id.clone();
+        let inner = self.0.leading()?;
         tokio::select! {
-            () = self.0.stop.cancelled() => Err(Status::unavailable("the manager is stopping")),
-            done = self.0.broker.publish(&node, request.into_inner()) => done.map(Response::new),
+            () = inner.stop.cancelled() => Err(stopping()),
+            done = inner.broker.publish(&node, request.into_inner()) => done.map(Response::new),
         }
     }
 
     async fn leave(&self, request: Request<LeaveRequest>) -> Result<Response<LeaveReply>, Status> {
         let node = Peer::of(&request)?.node()?.node_id.clone();
         tracing::info!(node, "the node leaves");
-        watchdog::down(&self.0, &node, "the node left the swarm").await;
+        watchdog::down(&*self.0.leading()?, &node, "the node left the swarm").await;
         Ok(Response::new(LeaveReply {}))
     }
 }
@@ -103,6 +103,8 @@ struct Talk {
     sent: Option<NodeAssignment>,
     /// Heartbeat period the agent was told.
     period: Duration,
+    /// Managers and role it was told.
+    told: Bearings,
 }
 
 impl Talk {
@@ -241,8 +243,22 @@ impl Talk {
         Ok(())
     }
 
+    /// Says who manages the cluster and what the node shall be, if that differs from what was said.
+    fn tell_bearings(&mut self) -> Result<(), Status> {
+        let leader = self.inner.node_id.clone();
+        let newest = self.inner.store.read(|state| bearings(state, Some(&self.node), leader));
+        if newest != self.told {
+            if !self.session.tell(Kind::Bearings(newest.clone())) {
+                return Err(Status::resource_exhausted("the agent does not read its messages"));
+            }
+            self.told = newest;
+        }
+        Ok(())
+    }
+
     /// Sends the heartbeat period and the assignment, each if it differs from what was sent.
     fn tell_news(&mut self) -> Result<(), Status> {
+        self.tell_bearings()?;
         let node = &self.node;
         let (present, period, newest) = self.inner.store.read(|state| {
             let present = state.nodes.contains_key(node);

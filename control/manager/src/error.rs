@@ -1,8 +1,9 @@
 //! Why a manager does not start, and how refusals reach the user.
 use shoal_identity::IdentityError;
 use shoal_model::{ApplyError, ControlError, ErrorKind, ObjectKind};
-use shoal_store::StoreError;
+use shoal_store::{KeyError, StoreError};
 use std::net::SocketAddr;
+use tonic::{Code, Status};
 
 /// Why a manager could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,30 @@ pub enum ManagerError {
     /// The certificate is for another cluster or no manager's.
     #[error("the node's certificate is not one of a manager of this cluster")]
     WrongCertificate,
+    /// The only manager of a cluster does not lead it.
+    #[error("the manager has not taken the lead of its cluster in time; its log says why")]
+    NoLead,
+    /// The other managers did not take this one in.
+    #[error("the swarm's managers did not take this one in: {0}")]
+    NotAdmitted(String),
+}
+
+impl ManagerError {
+    /// Whether the node has no store yet: it has never been a manager, or becoming one was interrupted.
+    pub fn is_missing_store(&self) -> bool {
+        matches!(self, ManagerError::Store(StoreError::Missing { .. }))
+    }
+
+    /// Whether the store is locked, and there is no key for it.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, ManagerError::Store(StoreError::Key(KeyError::Locked)))
+    }
+
+    /// Whether the unlock key is not the right one, or none at all.
+    pub fn is_wrong_key(&self) -> bool {
+        let wrong = |e: &KeyError| matches!(e, KeyError::WrongKey | KeyError::NoUnlockKey);
+        matches!(self, ManagerError::Store(StoreError::Key(error)) if wrong(error))
+    }
 }
 
 impl From<ManagerError> for ControlError {
@@ -97,11 +122,54 @@ pub(crate) fn from_store(error: StoreError) -> ControlError {
             refuse(ErrorKind::AlreadyExists, text)
         }
         StoreError::TooLarge { .. } => invalid(error),
-        StoreError::NotLeader { .. } => {
-            let text = "The swarm does not have a leader. It's possible that too few managers are \
-                        online. Make sure more than half of the managers are online.";
-            refuse(ErrorKind::Unavailable, text)
+        StoreError::NotLeader { .. } | StoreError::NoLeader => no_leader(),
+        StoreError::Interrupted | StoreError::NotCaughtUp { .. } => {
+            refuse(ErrorKind::Unavailable, error)
+        }
+        StoreError::LastManager | StoreError::QuorumLoss { .. } => {
+            refuse(ErrorKind::FailedPrecondition, error)
         }
         other => refuse(ErrorKind::Unknown, chain(&other)),
     }
+}
+
+/// There is nobody to ask. Docker's words, with its code for it.
+pub(crate) fn no_leader() -> ControlError {
+    unavailable(
+        "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too \
+         few managers are online. Make sure more than half of the managers are online.",
+    )
+}
+
+/// Not now; the text is complete.
+pub(crate) fn unavailable(text: impl Into<String>) -> ControlError {
+    ControlError::new(ErrorKind::Unavailable, text)
+}
+
+/// A refusal, for a caller over gRPC.
+pub(crate) fn status_of(refusal: &ControlError) -> Status {
+    let code = match refusal.kind {
+        ErrorKind::InvalidArgument => Code::InvalidArgument,
+        ErrorKind::FailedPrecondition => Code::FailedPrecondition,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::AlreadyExists => Code::AlreadyExists,
+        ErrorKind::Unavailable => Code::Unavailable,
+        ErrorKind::PermissionDenied => Code::PermissionDenied,
+        ErrorKind::Unknown => Code::Unknown,
+    };
+    Status::new(code, &refusal.message)
+}
+
+/// The refusal that another manager gave over gRPC.
+pub(crate) fn refused_by(status: &Status) -> ControlError {
+    let kind = match status.code() {
+        Code::InvalidArgument => ErrorKind::InvalidArgument,
+        Code::FailedPrecondition => ErrorKind::FailedPrecondition,
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::AlreadyExists,
+        Code::Unavailable | Code::ResourceExhausted => ErrorKind::Unavailable,
+        Code::PermissionDenied | Code::Unauthenticated => ErrorKind::PermissionDenied,
+        _ => ErrorKind::Unknown,
+    };
+    ControlError::new(kind, status.message())
 }

@@ -1,15 +1,17 @@
 //! The manager of a cluster: the shell around the cores.
 //!
-//! [`Manager`] holds the replicated store and serves gRPC to the nodes. Its tasks, all ended by
-//! [`Manager::shutdown`]:
+//! [`Manager`] holds the replicated store and serves gRPC to the nodes and the other managers. Its
+//! tasks, all ended by [`Manager::shutdown`]: the server, and one that watches who leads. While it leads
+//! there are, ended with the term:
 //! - the reconciler calls the cores whenever the state changed or something is due, and proposes
 //!   what they want;
-//! - the server (certificates, dispatcher), with one task for each node's session;
+//! - one task for each node's session;
 //! - the status writer gathers what agents report into proposals;
-//! - the watchdog marks nodes down that are no longer heard of.
+//! - the watchdog marks nodes down that are no longer heard of;
+//! - the keeper takes demoted managers out of the log.
 //!
-//! The control API (methods of [`Manager`]) checks what users ask for and proposes it; refusals
-//! carry Docker's words.
+//! The control API ([`Control`], on any manager; methods of [`Manager`], on the leader) checks what
+//! users ask for and proposes it; refusals carry Docker's words.
 
 mod broker;
 mod certificates;
@@ -19,10 +21,17 @@ mod control;
 mod dispatcher;
 mod edit;
 mod error;
+mod forward;
+mod keeper;
+mod leading;
 mod manager;
+mod managers;
 mod names;
+mod peers;
+mod raft;
 mod reconciler;
 mod session;
+mod standing;
 mod statuses;
 mod template;
 mod validate;
@@ -30,4 +39,5 @@ mod watchdog;
 
 pub use cluster::InitRequest;
 pub use error::ManagerError;
+pub use forward::Control;
 pub use manager::{Manager, ManagerConfig};

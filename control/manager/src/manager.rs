@@ -1,27 +1,38 @@
 //! Starting and ending a manager.
 use crate::{
     InitRequest, ManagerError,
-    broker::Broker,
     certificates::CertificatesService,
-    clock::{self, Uptime},
     cluster,
     dispatcher::DispatcherService,
-    edit, reconciler,
-    session::Sessions,
-    statuses,
-    watchdog::{self, Beats},
+    error::chain,
+    forward::ControlService,
+    leading::{self, First},
+    managers::ManagersService,
+    peers::{MAX_RAFT_MESSAGE, Peers},
+    raft::RaftService,
 };
-use shoal_identity::{NodeCertificate, RootCa, server_config};
-use shoal_model::{NodeState, State};
-use shoal_rpc::{certificates_server::CertificatesServer, dispatcher_server::DispatcherServer};
-use shoal_store::{Store, StoreConfig};
+use shoal_identity::{NodeCertificate, server_config};
+use shoal_model::Role;
+use shoal_rpc::{
+    certificates_server::CertificatesServer, control_server::ControlServer,
+    dispatcher_server::DispatcherServer, managers_server::ManagersServer, raft_server::RaftServer,
+};
+use shoal_store::{Store, StoreConfig, StoreError, UnlockKey};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
+pub(crate) use crate::leading::Inner;
+
 /// How long the tasks may take to end.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(5);
+
+/// How long the only manager of a cluster may take to lead it.
+const LEAD_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a new manager may take to get its vote and the cluster's state.
+const JOIN_WAIT: Duration = Duration::from_secs(60);
 
 /// Where a manager keeps its state and how it is reached.
 #[derive(Clone, Debug)]
@@ -32,29 +43,35 @@ pub struct ManagerConfig {
     pub listen: SocketAddr,
     /// Address other nodes reach it at.
     pub advertise: SocketAddr,
+    /// The cluster's unlock key, for a store that is locked.
+    pub unlock_key: Option<String>,
 }
 
 impl ManagerConfig {
-    fn store_dir(&self) -> PathBuf {
+    pub(crate) fn store_dir(&self) -> PathBuf {
         self.state_dir.join("raft")
     }
 }
 
 /// A running manager; clones share it.
 #[derive(Clone)]
-pub struct Manager(Arc<Inner>);
+pub struct Manager(pub(crate) Arc<Shared>);
 
-pub(crate) struct Inner {
+/// What a manager has whether it leads or not.
+pub(crate) struct Shared {
     pub(crate) store: Store,
-    pub(crate) root: RootCa,
-    pub(crate) certificate: NodeCertificate,
+    pub(crate) node_id: String,
+    pub(crate) cluster_id: String,
     pub(crate) advertise: SocketAddr,
-    pub(crate) sessions: Sessions,
-    pub(crate) beats: Beats,
-    pub(crate) broker: Broker,
-    pub(crate) statuses: statuses::Sender,
+    pub(crate) peers: Arc<Peers>,
+    /// Folder of the store.
+    pub(crate) dir: PathBuf,
+    /// What there is while this manager leads.
+    pub(crate) lead: watch::Sender<Option<Arc<Inner>>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
+    credentials: watch::Sender<Arc<NodeCertificate>>,
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
     listening: SocketAddr,
 }
 
@@ -67,11 +84,12 @@ impl Manager {
     ) -> Result<Manager, ManagerError> {
         let listener = listen(config.listen).await?;
         let new = cluster::create(&config, request)?;
-        let node_id = new.certificate.identity().node_id.clone();
+        let start = Start::new(&config, &listener, new.certificate)?;
         let dir = config.store_dir();
-        let store = Store::bootstrap(StoreConfig::new(dir.clone(), node_id)).await?;
+        let own = config.advertise.to_string();
+        let store = Store::bootstrap(start.store_config()?, &own, start.transport()).await?;
         let made = match store.propose(new.changes).await {
-            Ok(_) => Manager::run(config, listener, store, new.certificate).await,
+            Ok(_) => start.run(listener, store, First::default()).led().await,
             Err(error) => {
                 store.shutdown().await;
                 Err(error.into())
@@ -86,78 +104,54 @@ impl Manager {
         made
     }
 
-    /// Starts the manager of a cluster that is there already. Every node counts as unknown until it
-    /// says hello, and as down if it does not for some seconds.
+    /// Starts a manager that was one before. The only one of its cluster leads when this returns;
+    /// every node then counts as unknown until it says hello, and as down if it does not for some
+    /// seconds.
     pub async fn restart(
         config: ManagerConfig,
         certificate: NodeCertificate,
     ) -> Result<Manager, ManagerError> {
         let listener = listen(config.listen).await?;
-        let node_id = certificate.identity().node_id.clone();
-        let store = Store::open(StoreConfig::new(config.store_dir(), node_id.clone())).await?;
-        let advertise = Some(config.advertise.to_string());
-        let forget = |state: &State| {
-            let changes = state.nodes.values().filter_map(|present| {
-                let mut node = present.clone();
-                if node.status.state != NodeState::Down {
-                    node.status.state = NodeState::Unknown;
-                    node.status.message = "the manager was restarted".to_owned();
-                }
-                if node.id == node_id {
-                    node.manager_addr.clone_from(&advertise);
-                }
-                (node != *present)
-                    .then_some(shoal_model::Change::Put(shoal_model::Object::Node(node)))
-            });
-            Some(changes.collect())
-        };
-        if let Err(error) = edit::change(&store, forget).await {
-            store.shutdown().await;
-            return Err(error.into());
-        }
-        Manager::run(config, listener, store, certificate).await
+        let start = Start::new(&config, &listener, certificate)?;
+        let store = Store::open(start.store_config()?, start.transport()).await?;
+        let alone = store.members().len() == 1;
+        let manager = start.run(listener, store, First { forget: true, alone: false });
+        if alone { manager.led().await } else { Ok(manager) }
     }
 
-    async fn run(
+    /// Makes this manager the only one of its cluster, with the state it has: the way back when most
+    /// managers are lost for good. The others become workers, where they still are.
+    pub async fn force_new_cluster(
         config: ManagerConfig,
-        listener: TcpListener,
-        store: Store,
         certificate: NodeCertificate,
     ) -> Result<Manager, ManagerError> {
-        let tls = server_config(&certificate);
-        let built = Inner::build(&config, &listener, store.clone(), certificate);
-        match built.and_then(|built| Ok((built, tls?))) {
-            Ok(((inner, reports), tls)) => {
-                let manager = Manager(Arc::new(inner));
-                manager.start(listener, tls, reports);
-                Ok(manager)
-            }
+        let listener = listen(config.listen).await?;
+        let start = Start::new(&config, &listener, certificate)?;
+        let own = config.advertise.to_string();
+        let opened = Store::force_new_cluster(start.store_config()?, &own, start.transport()).await;
+        start.run(listener, opened?, First { forget: true, alone: true }).led().await
+    }
+
+    /// Makes this node a manager of a cluster that has some, which answer at `managers`. Returns when
+    /// it has a vote and knows the cluster's state. What an interrupted attempt left is used.
+    pub async fn join(
+        config: ManagerConfig,
+        certificate: NodeCertificate,
+        managers: &[SocketAddr],
+    ) -> Result<Manager, ManagerError> {
+        let listener = listen(config.listen).await?;
+        let start = Start::new(&config, &listener, certificate)?;
+        let store = start.empty_or_left().await?;
+        let manager = start.run(listener, store, First::default());
+        let joined = timeout(JOIN_WAIT, manager.take_place(managers)).await;
+        match joined.unwrap_or_else(|_| Err(ManagerError::NotAdmitted("no answer in time".into())))
+        {
+            Ok(()) => Ok(manager),
             Err(error) => {
-                store.shutdown().await;
+                manager.shutdown().await;
                 Err(error)
             }
         }
-    }
-
-    fn start(
-        &self,
-        listener: TcpListener,
-        tls: Arc<rustls::ServerConfig>,
-        reports: statuses::Receiver,
-    ) {
-        let inner = &self.0;
-        let routes = Routes::new(CertificatesServer::new(CertificatesService(inner.clone())))
-            .add_service(DispatcherServer::new(DispatcherService(inner.clone())));
-        let stop = inner.stop.clone();
-        inner.tasks.spawn(async move {
-            let served = shoal_identity::serve(listener, tls, routes, stop.cancelled()).await;
-            if let Err(error) = served {
-                tracing::error!(error = %crate::error::chain(&error), "the nodes' server ended");
-            }
-        });
-        inner.tasks.spawn(reconciler::run(inner.store.clone(), inner.stop.clone()));
-        inner.tasks.spawn(statuses::run(inner.clone(), reports));
-        inner.tasks.spawn(watchdog::run(inner.clone()));
     }
 
     /// The cluster's state and changes.
@@ -166,13 +160,32 @@ impl Manager {
     }
 
     /// Certificate and key of the manager's own node, with the cluster's root.
-    pub fn certificate(&self) -> &NodeCertificate {
-        &self.0.certificate
+    pub fn certificate(&self) -> NodeCertificate {
+        NodeCertificate::clone(&self.0.credentials.borrow())
+    }
+
+    /// Uses a renewed certificate for all connections from now on.
+    pub fn renewed(&self, certificate: NodeCertificate) -> Result<(), ManagerError> {
+        self.0.tls.send_replace(server_config(&certificate)?);
+        self.0.credentials.send_replace(Arc::new(certificate));
+        Ok(())
+    }
+
+    /// The key the cluster locks its managers with now; `None` inside when it does not, outside when
+    /// this manager does not know yet.
+    pub fn unlock_key(&self) -> Option<Option<String>> {
+        self.store().read(|state| state.cluster.as_ref().map(|c| c.unlock_key.clone()))
+    }
+
+    /// Locks the store with this key from now on, or not at all.
+    pub async fn lock(&self, unlock_key: Option<&str>) -> Result<(), ManagerError> {
+        let key = unlock_key.map(UnlockKey::parse).transpose().map_err(StoreError::from)?;
+        Ok(self.store().set_unlock_key(key).await?)
     }
 
     /// Id of the manager's own node.
     pub fn node_id(&self) -> &str {
-        &self.0.certificate.identity().node_id
+        &self.0.node_id
     }
 
     /// Address the nodes' server listens on, with the port the system chose if it was 0.
@@ -180,77 +193,154 @@ impl Manager {
         self.0.listening
     }
 
-    /// Newest generation each connected node says it has applied.
+    /// Id of the manager that leads, as far as this one knows.
+    pub fn leader(&self) -> Option<String> {
+        self.0.leader()
+    }
+
+    /// Newest generation each node connected to this manager says it has applied.
     pub fn applied(&self) -> std::collections::BTreeMap<String, u64> {
-        self.0.sessions.applied()
+        self.0.lead.borrow().as_ref().map(|inner| inner.sessions.applied()).unwrap_or_default()
     }
 
     /// Ends the manager's tasks and closes the store. Nodes go on with what they have.
     pub async fn shutdown(self) {
         self.0.stop.cancel();
-        self.0.sessions.end_all();
         self.0.tasks.close();
-        if tokio::time::timeout(SHUTDOWN_WAIT, self.0.tasks.wait()).await.is_err() {
+        if timeout(SHUTDOWN_WAIT, self.0.tasks.wait()).await.is_err() {
             tracing::warn!("some of the manager's tasks did not end");
         }
         self.0.store.clone().shutdown().await;
     }
 
-    pub(crate) fn inner(&self) -> &Arc<Inner> {
-        &self.0
+    /// Waits until it leads; ends it when it does not.
+    async fn led(self) -> Result<Manager, ManagerError> {
+        let mut lead = self.0.lead.subscribe();
+        let leads = timeout(LEAD_WAIT, lead.wait_for(Option::is_some)).await;
+        if leads.is_ok_and(|leads| leads.is_ok()) {
+            return Ok(self);
+        }
+        let empty = self.store().read(|state| state.cluster.is_none());
+        let dir = self.0.dir.display().to_string();
+        self.shutdown().await;
+        Err(if empty { ManagerError::NoCluster(dir) } else { ManagerError::NoLead })
     }
 }
 
-impl Inner {
-    fn build(
+/// What is needed before there is a store.
+struct Start {
+    config: ManagerConfig,
+    listening: SocketAddr,
+    credentials: watch::Sender<Arc<NodeCertificate>>,
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
+    peers: Arc<Peers>,
+}
+
+impl Start {
+    fn new(
         config: &ManagerConfig,
         listener: &TcpListener,
-        store: Store,
         certificate: NodeCertificate,
-    ) -> Result<(Inner, statuses::Receiver), ManagerError> {
-        let cluster = store
-            .read(|state| state.cluster.clone())
-            .ok_or_else(|| ManagerError::NoCluster(config.store_dir().display().to_string()))?;
-        let own = certificate.identity();
-        if own.cluster_id != cluster.id || own.role != shoal_model::Role::Manager {
+    ) -> Result<Start, ManagerError> {
+        if certificate.identity().role != Role::Manager {
             return Err(ManagerError::WrongCertificate);
         }
-        let root = RootCa::from_pem(&cluster.root_certificate, &cluster.root_key)?;
         let listening = listener
             .local_addr()
             .map_err(|source| ManagerError::Listen { addr: config.listen, source })?;
-        let (statuses, reports) = statuses::channel();
-        let beats = Beats::new(Uptime::start());
-        store.read(|state| state.nodes.keys().for_each(|id| beats.expect(id)));
-        let inner = Inner {
-            store,
-            root,
-            certificate,
-            advertise: config.advertise,
-            sessions: Sessions::default(),
-            beats,
-            broker: Broker::default(),
-            statuses,
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            listening,
-        };
-        Ok((inner, reports))
+        let tls = watch::Sender::new(server_config(&certificate)?);
+        let credentials = watch::Sender::new(Arc::new(certificate));
+        let peers = Arc::new(Peers::new(credentials.subscribe()));
+        Ok(Start { config: config.clone(), listening, credentials, tls, peers })
     }
 
-    /// A new certificate for a node, in PEM form.
-    pub(crate) fn sign(
-        &self,
-        csr: &str,
-        node_id: &str,
-        role: shoal_model::Role,
-    ) -> Result<String, shoal_identity::IdentityError> {
-        let validity = self
-            .store
-            .read(|state| state.cluster.as_ref().map(|c| cluster::node_validity(&c.spec)));
-        let validity = validity.unwrap_or(shoal_identity::NODE_VALIDITY);
-        let cluster_id = &self.certificate.identity().cluster_id;
-        self.root.sign_node(csr, node_id, role, cluster_id, clock::now(), validity)
+    fn store_config(&self) -> Result<StoreConfig, StoreError> {
+        let node_id = self.credentials.borrow().identity().node_id.clone();
+        let mut config = StoreConfig::new(self.config.store_dir(), node_id);
+        if let Some(key) = &self.config.unlock_key {
+            config.keys = config.keys.with_unlock_key(UnlockKey::parse(key)?);
+        }
+        Ok(config)
+    }
+
+    fn transport(&self) -> Arc<dyn shoal_store::Transport> {
+        Arc::clone(&self.peers) as _
+    }
+
+    /// A store to join with: a new one, or what an interrupted attempt left. One from an earlier time
+    /// as a manager is of no use.
+    async fn empty_or_left(&self) -> Result<Store, StoreError> {
+        let fresh = async || Store::join(self.store_config()?, self.transport()).await;
+        match fresh().await {
+            Err(StoreError::Exists { .. }) => {}
+            result => return result,
+        }
+        match Store::open(self.store_config()?, self.transport()).await {
+            Err(StoreError::Removed { dir, .. }) => {
+                std::fs::remove_dir_all(&dir).map_err(|source| StoreError::File {
+                    action: "remove",
+                    path: dir,
+                    source,
+                })?;
+                fresh().await
+            }
+            result => result,
+        }
+    }
+
+    /// Starts the tasks. `first` is for the first term, if nobody else leads before it.
+    fn run(self, listener: TcpListener, store: Store, first: First) -> Manager {
+        let identity = self.credentials.borrow().identity().clone();
+        let shared = Arc::new(Shared {
+            store,
+            node_id: identity.node_id,
+            cluster_id: identity.cluster_id,
+            advertise: self.config.advertise,
+            peers: self.peers,
+            dir: self.config.store_dir(),
+            lead: watch::Sender::new(None),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            credentials: self.credentials,
+            tls: self.tls,
+            listening: self.listening,
+        });
+        shared.serve(listener);
+        shared.tasks.spawn(leading::run(shared.clone(), first));
+        Manager(shared)
+    }
+}
+
+impl Shared {
+    fn serve(self: &Arc<Shared>, listener: TcpListener) {
+        let raft = RaftServer::new(RaftService(self.clone()));
+        let raft = raft
+            .max_decoding_message_size(MAX_RAFT_MESSAGE)
+            .max_encoding_message_size(MAX_RAFT_MESSAGE);
+        let routes = Routes::new(CertificatesServer::new(CertificatesService(self.clone())))
+            .add_service(DispatcherServer::new(DispatcherService(self.clone())))
+            .add_service(raft)
+            .add_service(ControlServer::new(ControlService(self.clone())))
+            .add_service(ManagersServer::new(ManagersService(self.clone())));
+        let (stop, tls) = (self.stop.clone(), self.tls.subscribe());
+        let members: Arc<dyn shoal_identity::Members> = self.clone();
+        self.tasks.spawn(async move {
+            let ended = stop.cancelled();
+            let served = shoal_identity::serve(listener, tls, routes, members, ended).await;
+            if let Err(error) = served {
+                tracing::error!(error = %chain(&error), "the nodes' server ended");
+            }
+        });
+    }
+
+    /// Id of the manager that leads, as far as is known here.
+    pub(crate) fn leader(&self) -> Option<String> {
+        self.store.leadership().borrow().leader.clone()
+    }
+
+    /// The node's present certificate.
+    pub(crate) fn certificate(&self) -> Arc<NodeCertificate> {
+        self.credentials.borrow().clone()
     }
 }
 

@@ -33,6 +33,12 @@ impl Beats {
         self.put(node, self.uptime.now().after(GRACE));
     }
 
+    /// The node was last heard of so long ago, by what others know.
+    pub(crate) fn silent_for(&self, node: &str, silence: Duration) {
+        let silence = i64::try_from(silence.as_nanos()).unwrap_or(i64::MAX);
+        self.put(node, Timestamp(self.uptime.now().0.saturating_sub(silence)));
+    }
+
     fn put(&self, node: &str, at: Timestamp) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         match last.get_mut(node) {

@@ -22,7 +22,7 @@ pub enum ErrorKind {
 }
 
 /// A refusal with the text the user sees, in Docker's words where Docker has some.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct ControlError {
     /// Kind.
@@ -36,6 +36,17 @@ impl ControlError {
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> ControlError {
         ControlError { kind, message: message.into() }
     }
+}
+
+/// Secrets of the cluster that are to be replaced by new ones.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Rotations {
+    /// The token workers join with.
+    pub worker_token: bool,
+    /// The token managers join with.
+    pub manager_token: bool,
+    /// The key that unlocks managers.
+    pub unlock_key: bool,
 }
 
 /// Which lines of tasks' logs are wanted.

@@ -20,7 +20,7 @@ mod time;
 pub use assignment::{
     AssignedTask, NodeAssignment, NodeTable, TableNetwork, TablePeer, TableService, TableTask,
 };
-pub use control::{ControlError, ErrorKind, LogLine, LogOptions};
+pub use control::{ControlError, ErrorKind, LogLine, LogOptions, Rotations};
 pub use failures::{FAILURE_WINDOW, Failures, MOST_FAILURES};
 pub use generic::GenericResource;
 pub use index::Waiting;

@@ -49,6 +49,13 @@ pub struct Cluster {
     pub ipv6_pool: Ipv6Network,
     /// UDP port of the overlay.
     pub data_path_port: u16,
+    /// Nodes that were removed, until their certificates have ended: they are refused even by managers
+    /// that are behind.
+    #[serde(default)]
+    pub removed_nodes: BTreeMap<String, Timestamp>,
+    /// Key that unlocks managers after a restart, `SWMKEY-1-…`; `None` while they lock nothing.
+    #[serde(default)]
+    pub unlock_key: Option<String>,
 }
 
 /// The root key and the tokens are secrets: neither is ever shown.

@@ -9,6 +9,7 @@ mod engine;
 mod membership;
 mod metrics;
 mod record;
+mod role;
 
 use arguments::{DaemonArguments, NetCommand};
 

@@ -1,42 +1,63 @@
 //! This node's membership in a cluster: none, or an agent with or without a manager beside it.
 //!
 //! Joining, making and leaving are serialised by one lock; everything else reads the present
-//! membership and goes on with that.
+//! membership and goes on with that. One task of a member keeps its certificate and its manager part as
+//! the cluster wants them ([`crate::role`]).
 use crate::{
-    addresses::{advertise, listen, remote},
+    addresses::{CONTROL_PORT, advertise, listen, remote},
     engine::description,
     record::Record,
+    role,
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use async_trait::async_trait;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::BoxStream;
 use shoal_agent::{Agent, AgentConfig, join};
 use shoal_api::{EngineInfo, LocalState, Swarm, SwarmInfo};
 use shoal_containers::Runtime;
-use shoal_identity::{CertificateDir, NodeCertificate};
+use shoal_identity::{CertificateDir, IdentityError, KeyLock, NodeCertificate};
 use shoal_links::Links;
-use shoal_manager::{InitRequest, Manager, ManagerConfig};
+use shoal_manager::{Control, InitRequest, Manager, ManagerConfig, ManagerError};
 use shoal_model::{
-    Availability, ControlError, ErrorKind, LogLine, LogOptions, Role, State, docker,
+    Availability, ControlError, ErrorKind, LogLine, LogOptions, NodeState, Role, Rotations, State,
+    docker,
 };
 use std::{
     ffi::OsString,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
 };
+use tokio::{sync::watch, task::JoinHandle};
+
+/// How long a new member waits until the leader has heard of it; it goes on trying afterwards.
+const SETTLE_WAIT: Duration = Duration::from_secs(20);
+
+/// How long a manager that leaves waits until the others have taken its vote back.
+const RETIRE_WAIT: Duration = Duration::from_secs(10);
 
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker \
      swarm join\" to connect this node to swarm and try again.";
 const WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or \
      modify cluster state. Please run this command on a manager node or promote the current node \
      to a manager.";
+const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \
+     \"docker swarm unlock\" to unlock it.";
 const MEMBER_ALREADY: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to \
      leave this swarm and join another one.";
 const NO_MEMBER: &str = "This node is not part of a swarm";
-const LAST_MANAGER: &str = "You are attempting to leave the swarm on a node that is participating \
-     as a manager. Removing the last manager erases all current state of the swarm. Use `--force` \
-     to ignore this message.";
+const PREPARED: &str = "This node is not a swarm manager. Manager is being prepared or has trouble \
+     connecting to the cluster.";
+const LEAVING: &str = "You are attempting to leave the swarm on a node that is participating as a \
+     manager. ";
+const LAST_MANAGER: &str = "Removing the last manager erases all current state of the swarm. Use \
+     `--force` to ignore this message. ";
+const NO_WAY_BACK: &str = "The only way to restore a swarm that has lost consensus is to reinitialize \
+     it with `--force-new-cluster`. Use `--force` to suppress this message.";
+const STILL_JOINING: &str = "Timeout was reached before node joined. The attempt to join the swarm \
+     will continue in the background. Use the \"docker info\" command to see the current swarm status \
+     of your node.";
 
 /// What does not change with the membership.
 pub(crate) struct Host {
@@ -59,46 +80,98 @@ pub(crate) struct Host {
 pub(crate) struct Membership {
     host: Host,
     member: RwLock<Option<Arc<Member>>>,
+    /// The membership of a manager that waits for its unlock key.
+    locked: Mutex<Option<Record>>,
     changing: tokio::sync::Mutex<()>,
 }
 
-struct Member {
-    record: Record,
-    certificate: Arc<NodeCertificate>,
-    manager: Option<Manager>,
-    agent: Agent,
+/// A membership while it lasts.
+pub(crate) struct Member {
+    pub(crate) record: Record,
+    /// The node's certificate; replaced when it is renewed.
+    pub(crate) certificate: watch::Sender<Arc<NodeCertificate>>,
+    /// The manager part, while this node is a manager.
+    pub(crate) manager: RwLock<Option<Manager>>,
+    pub(crate) agent: Agent,
+    /// The unlock key that key and store are locked with.
+    unlock_key: Mutex<Option<String>>,
+    /// The task that keeps certificate and manager part as the cluster wants them.
+    keeper: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Member {
+    pub(crate) fn manager(&self) -> Option<Manager> {
+        self.manager.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_manager(&self, manager: Option<Manager>) {
+        *self.manager.write().unwrap_or_else(PoisonError::into_inner) = manager;
+    }
+
+    pub(crate) fn unlock_key(&self) -> Option<String> {
+        self.unlock_key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_unlock_key(&self, key: Option<String>) {
+        *self.unlock_key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+    }
+
+    /// Where it listens as a manager.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), CONTROL_PORT);
+        self.record.listen.unwrap_or(any)
+    }
+
+    /// Ends the keeper, so that nothing changes any more.
+    fn settle(&self) {
+        if let Some(keeper) = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            keeper.abort();
+        }
+    }
 }
 
 impl Membership {
     /// Takes the membership up again that an earlier daemon had.
     pub(crate) async fn resume(host: Host) -> Result<Membership> {
         let record = Record::load(&host.state_dir)?;
-        let certificate = CertificateDir::new(&host.data_root).load()?;
-        let membership =
-            Membership { host, member: RwLock::default(), changing: tokio::sync::Mutex::default() };
-        match (record, certificate) {
-            (Some(record), Some(certificate)) => {
-                let manager = match record.listen {
-                    Some(listen) => {
-                        let config = membership.manager_config(listen, record.advertise);
-                        let manager = Manager::restart(config, certificate.clone()).await?;
-                        Some(manager)
-                    }
-                    None => None,
-                };
-                membership.start(record, certificate, manager).await?;
-            }
-            (Some(_), None) => anyhow::bail!(
-                "{} says this node is in a cluster, but its certificate is gone; restore {}, or \
-                 remove {} and join again",
-                membership.host.state_dir.display(),
-                CertificateDir::new(&membership.host.data_root).path().display(),
-                membership.host.state_dir.display(),
-            ),
+        let membership = Membership {
+            host,
+            member: RwLock::default(),
+            locked: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        };
+        match record {
+            Some(record) => match membership.take_up(record.clone(), None).await {
+                Err(error) if is_locked(&error) => {
+                    tracing::warn!("the manager is locked; unlock it with `swarm unlock`");
+                    *membership.locked() = Some(record);
+                }
+                result => result?,
+            },
             // Making or joining was interrupted: nothing of it counts.
-            (None, _) => membership.forget()?,
+            None => membership.forget()?,
         }
         Ok(membership)
+    }
+
+    /// Starts what an earlier daemon was. `unlock_key` opens what a locked cluster has sealed.
+    async fn take_up(&self, record: Record, unlock_key: Option<String>) -> Result<()> {
+        let lock = unlock_key.as_deref().map(KeyLock::of);
+        let dir = CertificateDir::new(&self.host.data_root);
+        let Some(certificate) = dir.load_with(lock.as_ref())? else {
+            let state = self.host.state_dir.display();
+            anyhow::bail!(
+                "{state} says this node is in a cluster, but its certificate is gone; restore {}, or \
+                 remove {state} and join again",
+                dir.path().display(),
+            )
+        };
+        let manager = self.restart_manager(&record, &certificate, unlock_key.clone()).await?;
+        self.start(record, certificate, manager, unlock_key).await
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<Record>> {
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The agent, for metrics.
@@ -108,7 +181,7 @@ impl Membership {
 
     /// The manager, for metrics.
     pub(crate) fn with_manager<R>(&self, look: impl FnOnce(&Manager) -> R) -> Option<R> {
-        self.member().and_then(|member| member.manager.as_ref().map(look))
+        self.member().and_then(|member| member.manager().as_ref().map(look))
     }
 
     /// Ends what runs in this process; containers, traffic and names go on.
@@ -116,8 +189,9 @@ impl Membership {
         let _changing = self.changing.lock().await;
         let member = self.member.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(member) = member else { return };
+        member.settle();
         member.agent.shutdown().await;
-        if let Some(manager) = member.manager.clone() {
+        if let Some(manager) = member.manager() {
             manager.shutdown().await;
         }
     }
@@ -127,12 +201,46 @@ impl Membership {
     }
 
     fn manager(&self) -> Result<Manager, ControlError> {
-        let member = self.member().ok_or_else(|| unavailable(NO_SWARM))?;
-        member.manager.clone().ok_or_else(|| unavailable(WORKER))
+        let member = self.member().ok_or_else(|| match self.locked().is_some() {
+            true => unavailable(LOCKED),
+            false => unavailable(NO_SWARM),
+        })?;
+        member.manager().ok_or_else(|| match member.certificate.borrow().identity().role {
+            Role::Manager => unavailable(PREPARED),
+            Role::Worker => unavailable(WORKER),
+        })
+    }
+
+    /// The control API of the cluster.
+    fn control(&self) -> Result<Control, ControlError> {
+        Ok(self.manager()?.control())
     }
 
     fn manager_config(&self, listen: SocketAddr, advertise: SocketAddr) -> ManagerConfig {
-        ManagerConfig { state_dir: self.host.state_dir.clone(), listen, advertise }
+        let state_dir = self.host.state_dir.clone();
+        ManagerConfig { state_dir, listen, advertise, unlock_key: None }
+    }
+
+    /// The manager part that an earlier daemon had. If becoming a manager was interrupted, the keeper
+    /// goes on with it; if ceasing to be one was, that is finished here.
+    async fn restart_manager(
+        &self,
+        record: &Record,
+        certificate: &NodeCertificate,
+        unlock_key: Option<String>,
+    ) -> Result<Option<Manager>> {
+        if certificate.identity().role == Role::Worker {
+            role::remove_store(&self.host.state_dir)?;
+            return Ok(None);
+        }
+        let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), CONTROL_PORT);
+        let config = self.manager_config(record.listen.unwrap_or(any), record.advertise);
+        let config = ManagerConfig { unlock_key, ..config };
+        match Manager::restart(config, certificate.clone()).await {
+            Ok(manager) => Ok(Some(manager)),
+            Err(error) if error.is_missing_store() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Starts the agent and remembers the membership.
@@ -141,8 +249,9 @@ impl Membership {
         record: Record,
         certificate: NodeCertificate,
         manager: Option<Manager>,
+        unlock_key: Option<String>,
     ) -> Result<()> {
-        let certificate = Arc::new(certificate);
+        let certificate = watch::Sender::new(Arc::new(certificate));
         let net = ["/proc/self/exe", "net"].map(OsString::from);
         let config = AgentConfig {
             state_dir: self.host.state_dir.clone(),
@@ -151,7 +260,7 @@ impl Membership {
             cgroup: self.host.cgroup.clone(),
             net_program: net.to_vec(),
             resolvers: self.host.resolvers.clone(),
-            certificate: Arc::clone(&certificate),
+            certificate: certificate.subscribe(),
             managers: record.managers.clone(),
             description: description(&self.host.engine),
             advertise: record.data_path,
@@ -166,9 +275,24 @@ impl Membership {
                 return Err(error);
             }
         };
-        let member = Arc::new(Member { record, certificate, manager, agent });
+        let member = Arc::new(Member {
+            record,
+            certificate,
+            manager: RwLock::new(manager),
+            agent,
+            unlock_key: Mutex::new(unlock_key),
+            keeper: Mutex::default(),
+        });
+        self.supervise(&member);
         *self.member.write().unwrap_or_else(PoisonError::into_inner) = Some(member);
         Ok(())
+    }
+
+    /// Starts the task that keeps the member what the cluster wants it to be.
+    fn supervise(&self, member: &Arc<Member>) {
+        let keeper = role::keep(Arc::clone(member), role::Folders::of(&self.host));
+        let keeper = tokio::spawn(keeper);
+        *member.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
     }
 
     /// Saves what a restart needs; the record last, since it is what counts.
@@ -181,19 +305,13 @@ impl Membership {
     fn forget(&self) -> Result<()> {
         Record::remove(&self.host.state_dir)?;
         CertificateDir::new(&self.host.data_root).remove()?;
-        let raft = self.host.state_dir.join("raft");
-        match std::fs::remove_dir_all(&raft) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(e).with_context(|| format!("remove {}", raft.display()))
-            }
-            _ => Ok(()),
-        }
+        role::remove_store(&self.host.state_dir)
     }
 
     fn not_member(&self) -> Result<(), ControlError> {
-        match self.member() {
-            None => Ok(()),
-            Some(_) => Err(unavailable(MEMBER_ALREADY)),
+        match self.member().is_some() || self.locked().is_some() {
+            false => Ok(()),
+            true => Err(unavailable(MEMBER_ALREADY)),
         }
     }
 
@@ -220,22 +338,34 @@ impl Membership {
 #[async_trait]
 impl Swarm for Membership {
     fn info(&self) -> SwarmInfo {
-        let Some(member) = self.member() else { return SwarmInfo::default() };
-        let identity = member.certificate.identity();
+        let Some(member) = self.member() else {
+            let local_state = match self.locked().is_some() {
+                true => LocalState::Locked,
+                false => LocalState::Inactive,
+            };
+            return SwarmInfo { local_state, ..SwarmInfo::default() };
+        };
+        let identity = member.certificate.borrow().identity().clone();
         let session = member.agent.session();
-        let own = (identity.node_id.clone(), member.record.advertise.to_string());
-        let remote_managers = match &member.manager {
-            Some(_) => vec![own],
-            None => member.record.managers.iter().map(|m| (String::new(), m.to_string())).collect(),
+        let manager = member.manager();
+        let remote_managers = match &manager {
+            Some(manager) => manager.store().read(|state| {
+                let managers = state.nodes.values().filter(|n| n.role == Role::Manager);
+                managers.filter_map(|n| Some((n.id.clone(), n.manager_addr.clone()?))).collect()
+            }),
+            None => {
+                let known = member.agent.managers().into_iter();
+                known.map(|(id, addr)| (id, addr.to_string())).collect()
+            }
         };
         SwarmInfo {
-            node_id: identity.node_id.clone(),
+            node_id: identity.node_id,
             node_addr: member.record.advertise.ip().to_string(),
             local_state: LocalState::Active,
-            control_available: member.manager.is_some(),
+            control_available: manager.is_some(),
             error: if session.connected { String::new() } else { session.error },
             remote_managers,
-            leader: member.manager.as_ref().map(|_| identity.node_id.clone()),
+            leader: manager.and_then(|manager| manager.leader()),
         }
     }
 
@@ -244,12 +374,19 @@ impl Swarm for Membership {
         Ok(())
     }
 
+    async fn catch_up(&self) -> Result<(), ControlError> {
+        self.control()?.catch_up().await
+    }
+
     async fn init(
         &self,
         request: docker::SwarmInitRequest,
         availability: Availability,
     ) -> Result<String, ControlError> {
         let _changing = self.changing.lock().await;
+        if let (Some(true), Some(member)) = (request.force_new_cluster, self.member()) {
+            return self.force_new_cluster(member, request).await;
+        }
         self.not_member()?;
         let (listen, reached, data_path) = self
             .own_addresses(
@@ -269,9 +406,9 @@ impl Swarm for Membership {
             data_path_port: port.unwrap_or_default(),
             managers: vec![reached],
         };
-        let certificate = manager.certificate().clone();
+        let certificate = manager.certificate();
         let started = match self.remember(&record, &certificate) {
-            Ok(()) => self.start(record, certificate, Some(manager)).await,
+            Ok(()) => self.start(record, certificate, Some(manager), None).await,
             Err(error) => {
                 manager.shutdown().await;
                 Err(error)
@@ -292,7 +429,7 @@ impl Swarm for Membership {
     ) -> Result<(), ControlError> {
         let _changing = self.changing.lock().await;
         self.not_member()?;
-        let (_, reached, data_path) = self
+        let (listen, reached, data_path) = self
             .own_addresses(request.listen_addr, request.advertise_addr, request.data_path_addr)
             .await?;
         let mut managers = Vec::new();
@@ -304,16 +441,13 @@ impl Swarm for Membership {
         let joined =
             joined.map_err(|e| ControlError::new(ErrorKind::InvalidArgument, format!("{e:#}")))?;
         let record = Record {
-            listen: None,
+            listen: Some(listen),
             advertise: reached,
             data_path,
             data_path_port: joined.data_path_port,
             managers: vec![joined.manager],
         };
-        let started = match self.remember(&record, &joined.certificate) {
-            Ok(()) => self.start(record, joined.certificate, None).await,
-            Err(error) => Err(error),
-        };
+        let started = self.enter(record, joined.certificate, &managers).await;
         if let Err(error) = started {
             self.forget().map_err(unknown)?;
             return Err(unknown(error));
@@ -323,13 +457,28 @@ impl Swarm for Membership {
 
     async fn leave(&self, force: bool) -> Result<(), ControlError> {
         let _changing = self.changing.lock().await;
-        let member = self.member().ok_or_else(|| unavailable(NO_MEMBER))?;
-        if member.certificate.identity().role == Role::Manager && !force {
-            return Err(unavailable(LAST_MANAGER));
+        if force && self.locked().take().is_some() {
+            return self.forget().map_err(unknown);
         }
+        let member = self.member().ok_or_else(|| match self.locked().is_some() {
+            true => unavailable(LOCKED),
+            false => unavailable(NO_MEMBER),
+        })?;
+        if let Some(manager) = member.manager() {
+            if !force {
+                return Err(unavailable(&manager.store().read(|s| warning(s, manager.node_id()))));
+            }
+            member.settle();
+            // The others must not count on a vote that is never given again.
+            let retired = tokio::time::timeout(RETIRE_WAIT, manager.control().retire()).await;
+            if !matches!(retired, Ok(Ok(()))) {
+                tracing::warn!(?retired, "the other managers still count on this one");
+            }
+        }
+        member.settle();
         self.member.write().unwrap_or_else(PoisonError::into_inner).take();
         member.agent.leave().await;
-        if let Some(manager) = member.manager.clone() {
+        if let Some(manager) = member.manager() {
             manager.shutdown().await;
         }
         self.forget().map_err(unknown)
@@ -339,10 +488,27 @@ impl Swarm for Membership {
         &self,
         version: u64,
         spec: docker::SwarmSpec,
-        rotate_worker: bool,
-        rotate_manager: bool,
+        rotate: Rotations,
     ) -> Result<(), ControlError> {
-        self.manager()?.update_swarm(version, spec, rotate_worker, rotate_manager).await
+        self.control()?.update_swarm(version, spec, rotate).await
+    }
+
+    async fn unlock(&self, key: &str) -> Result<(), ControlError> {
+        let _changing = self.changing.lock().await;
+        let record = self.locked().clone();
+        let not_locked = || ControlError::new(ErrorKind::AlreadyExists, "swarm is not locked");
+        let record = record.ok_or_else(not_locked)?;
+        match self.take_up(record, Some(key.trim().to_owned())).await {
+            Ok(()) => {
+                self.locked().take();
+                Ok(())
+            }
+            Err(error) if is_wrong_key(&error) => {
+                let text = "swarm could not be unlocked: invalid key provided";
+                Err(ControlError::new(ErrorKind::InvalidArgument, text))
+            }
+            Err(error) => Err(unknown(error)),
+        }
     }
 
     async fn update_node(
@@ -351,15 +517,15 @@ impl Swarm for Membership {
         version: u64,
         spec: docker::NodeSpec,
     ) -> Result<(), ControlError> {
-        self.manager()?.update_node(id, version, spec).await
+        self.control()?.update_node(id, version, spec).await
     }
 
     async fn remove_node(&self, id: &str, force: bool) -> Result<(), ControlError> {
-        self.manager()?.remove_node(id, force).await
+        self.control()?.remove_node(id, force).await
     }
 
     async fn create_service(&self, spec: docker::ServiceSpec) -> Result<String, ControlError> {
-        self.manager()?.create_service(spec).await
+        self.control()?.create_service(spec).await
     }
 
     async fn update_service(
@@ -369,22 +535,22 @@ impl Swarm for Membership {
         spec: docker::ServiceSpec,
         rollback: bool,
     ) -> Result<(), ControlError> {
-        self.manager()?.update_service(id, version, spec, rollback).await
+        self.control()?.update_service(id, version, spec, rollback).await
     }
 
     async fn remove_service(&self, id: &str) -> Result<(), ControlError> {
-        self.manager()?.remove_service(id).await
+        self.control()?.remove_service(id).await
     }
 
     async fn create_network(
         &self,
         request: docker::NetworkCreateRequest,
     ) -> Result<String, ControlError> {
-        self.manager()?.create_network(request).await
+        self.control()?.create_network(request).await
     }
 
     async fn remove_network(&self, id: &str) -> Result<(), ControlError> {
-        self.manager()?.remove_network(id).await
+        self.control()?.remove_network(id).await
     }
 
     async fn service_logs(
@@ -392,16 +558,111 @@ impl Swarm for Membership {
         tasks: Vec<String>,
         options: LogOptions,
     ) -> Result<BoxStream<'static, LogLine>, ControlError> {
-        Ok(self.manager()?.service_logs(tasks, options)?.boxed())
+        self.control()?.service_logs(tasks, options).await
     }
 }
 
 impl Membership {
-    /// A new member answers only when the manager knows it, as Docker does.
+    /// A new member answers only when the leader knows it, as Docker does.
     async fn settled(&self) -> Result<(), ControlError> {
         let member = self.member().ok_or_else(|| unavailable(NO_MEMBER))?;
-        member.agent.connected().await.map_err(unknown)
+        member.agent.connected(SETTLE_WAIT).await.map_err(|error| {
+            ControlError::new(ErrorKind::Unknown, format!("{STILL_JOINING} ({error:#})"))
+        })
     }
+
+    /// Makes this manager the only one of its cluster. Its agent and what it runs go on.
+    async fn force_new_cluster(
+        &self,
+        member: Arc<Member>,
+        request: docker::SwarmInitRequest,
+    ) -> Result<String, ControlError> {
+        let certificate = NodeCertificate::clone(&member.certificate.borrow());
+        if certificate.identity().role != Role::Manager {
+            return Err(unavailable(WORKER));
+        }
+        let record = &member.record;
+        if let Some(asked) = request.advertise_addr.filter(|addr| !addr.is_empty()) {
+            let reached = advertise(&self.host.links, &asked, member.listen()).await?;
+            if reached != record.advertise {
+                let text = format!(
+                    "this node is known by {}, and --force-new-cluster cannot change that: leave out \
+                     --advertise-addr",
+                    record.advertise
+                );
+                return Err(ControlError::new(ErrorKind::InvalidArgument, text));
+            }
+        }
+        member.settle();
+        if let Some(manager) = member.manager() {
+            member.set_manager(None);
+            manager.shutdown().await;
+        }
+        let config = self.manager_config(member.listen(), record.advertise);
+        let config = ManagerConfig { unlock_key: member.unlock_key(), ..config };
+        let forced = Manager::force_new_cluster(config, certificate).await;
+        let node_id = match forced {
+            Ok(manager) => {
+                let node_id = manager.node_id().to_owned();
+                member.set_manager(Some(manager));
+                Ok(node_id)
+            }
+            Err(error) => Err(error.into()),
+        };
+        self.supervise(&member);
+        node_id
+    }
+
+    /// Starts a member that has just been let in; a manager only once the others have taken it in.
+    async fn enter(
+        &self,
+        record: Record,
+        certificate: NodeCertificate,
+        managers: &[SocketAddr],
+    ) -> Result<()> {
+        self.remember(&record, &certificate)?;
+        let manager = match (certificate.identity().role, record.listen) {
+            (Role::Manager, Some(listen)) => {
+                let config = self.manager_config(listen, record.advertise);
+                Some(Manager::join(config, certificate.clone(), managers).await?)
+            }
+            _ => None,
+        };
+        self.start(record, certificate, manager, None).await
+    }
+}
+
+/// What a manager is told that leaves without force, in Docker's words.
+fn warning(state: &State, own: &str) -> String {
+    let managers = state.nodes.values().filter(|n| n.role == Role::Manager);
+    let all = managers.clone().count();
+    let answers = |n: &&shoal_model::Node| n.id == own || n.status.state == NodeState::Ready;
+    let reachable = managers.filter(answers).count();
+    let unreachable = all - reachable;
+    if all <= 1 {
+        return format!("{LEAVING}{LAST_MANAGER}");
+    }
+    let lost = reachable <= unreachable + 2;
+    let warning = match lost {
+        true => format!(
+            "Removing this node leaves {} managers out of {all}. Without a Raft quorum your swarm \
+             will be inaccessible. ",
+            reachable - 1
+        ),
+        false => String::new(),
+    };
+    format!("{LEAVING}{warning}{NO_WAY_BACK}")
+}
+
+/// Whether only the unlock key is missing.
+fn is_locked(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(IdentityError::Locked))
+        || error.downcast_ref().is_some_and(ManagerError::is_locked)
+}
+
+fn is_wrong_key(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(IdentityError::WrongKey))
+        || error.downcast_ref().is_some_and(ManagerError::is_wrong_key)
 }
 
 fn unavailable(message: &str) -> ControlError {

@@ -13,7 +13,7 @@ use std::{
 /// A membership.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// For a manager: where it listens.
+    /// Where it listens while it is a manager. Workers of earlier versions have none.
     pub(crate) listen: Option<SocketAddr>,
     /// Where others reach this node; the port is the manager's.
     pub(crate) advertise: SocketAddr,
@@ -21,7 +21,7 @@ pub(crate) struct Record {
     pub(crate) data_path: IpAddr,
     /// UDP port of the overlay.
     pub(crate) data_path_port: u16,
-    /// Managers.
+    /// Managers it was told of when it joined; the agent keeps the present ones.
     pub(crate) managers: Vec<SocketAddr>,
 }
 

@@ -1,11 +1,18 @@
-//! The database file: log entries, vote and snapshot. Blocking; every write is on the disk when its
-//! function returns.
+//! The store's files: log entries and vote in a database, the snapshot in a file of its own. Blocking;
+//! what a function has written is on the disk when it returns. Entries and snapshots are sealed.
 
 use crate::{
     error::{DiskError, StoreError},
-    types::{Entry, LogId, SnapshotMeta, Vote},
+    keys::Keys,
+    seal::Label,
+    snapshots::Snapshots,
+    types::{Entry, LogId, ManagerId, SnapshotMeta, Vote},
+    vault::Vault,
 };
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    backends::FileBackend,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs::{self, OpenOptions},
@@ -13,33 +20,58 @@ use std::{
     ops::Bound,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
 
-/// Entries by index, JSON.
+/// Entries by index: postcard, sealed.
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-/// Single values by name, JSON.
+/// Single values by name, JSON. Nothing in it is secret.
 const VALUES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
 
 /// Names in [`VALUES`].
 const VOTE: &str = "vote";
 /// Id of the last entry that was purged.
 const PURGED: &str = "purged";
-const SNAPSHOT_META: &str = "snapshot-meta";
+/// Id of an entry up to which all were known to be committed.
+const COMMITTED: &str = "committed";
+/// Which snapshot file counts.
 const SNAPSHOT: &str = "snapshot";
+/// Whose store it is.
+const NODE_ID: &str = "node-id";
 
 /// Pages redb keeps in memory. The state itself is in memory anyway.
 const CACHE_BYTES: usize = 16 << 20;
 
+/// Log entries sealed anew in one transaction.
+const RESEAL_BATCH: usize = 256;
+
 pub(crate) struct Disk {
+    path: PathBuf,
     database: Database,
+    snapshots: Snapshots,
+    vault: Vault,
+    /// Written with the next entries: it is of use, but not worth a flush of its own.
+    committed: Mutex<Option<LogId>>,
+    /// Held while the snapshot is replaced.
+    snapshot: Mutex<()>,
     // Behind the database: dropped after it.
     closed: watch::Sender<()>,
 }
 
 impl Disk {
-    /// Opens the database in `dir`, which only its owner may look at.
-    pub(crate) fn open(dir: &Path, create: bool) -> Result<Disk, StoreError> {
+    /// Opens the files in `dir`, which only its owner may look at.
+    pub(crate) fn open(dir: &Path, keys: &Keys, create: bool) -> Result<Disk, StoreError> {
+        Disk::open_with(dir, keys, create, |file| file)
+    }
+
+    /// The same, with something between the database and its file.
+    pub(crate) fn open_with<B: StorageBackend>(
+        dir: &Path,
+        keys: &Keys,
+        create: bool,
+        wrap: impl FnOnce(FileBackend) -> B,
+    ) -> Result<Disk, StoreError> {
         let path = dir.join("raft.redb");
         let there = path.try_exists().map_err(at("look for", &path))?;
         if !there && !create {
@@ -51,35 +83,58 @@ impl Disk {
                 .mode(0o700)
                 .create(dir)
                 .map_err(at("make the folder", dir))?;
-            OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(&path)
-                .map_err(at("make", &path))?;
         }
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(&path).map_err(|e| match e {
-                DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                    StoreError::InUse { dir: dir.to_owned() }
-                }
-                DatabaseError::Storage(redb::StorageError::Io(source))
-                    if source.kind() != ErrorKind::InvalidData =>
-                {
-                    StoreError::File { action: "open", path, source }
-                }
-                source => StoreError::Damaged { path, source },
-            })?;
-        let disk = Disk { database, closed: watch::Sender::new(()) };
+        // Before the database: a store without its key is of no use.
+        let vault = Vault::open(keys.clone(), !there)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(at("open", &path))?;
+        let opened = FileBackend::new(file).and_then(|file| {
+            Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(wrap(file))
+        });
+        let database = opened.map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
+                StoreError::InUse { dir: dir.to_owned() }
+            }
+            DatabaseError::Storage(redb::StorageError::Io(source))
+                if source.kind() != ErrorKind::InvalidData =>
+            {
+                StoreError::File { action: "open", path: path.clone(), source }
+            }
+            source => StoreError::Damaged { path: path.clone(), source },
+        })?;
+        let disk = Disk {
+            path,
+            database,
+            snapshots: Snapshots::new(dir),
+            vault,
+            committed: Mutex::default(),
+            snapshot: Mutex::default(),
+            closed: watch::Sender::new(()),
+        };
         disk.make_tables()?;
         fs::File::open(dir).and_then(|d| d.sync_all()).map_err(at("write", dir))?;
+        *disk.lock_committed() = disk.value(COMMITTED)?;
+        let current: Option<String> = disk.value(SNAPSHOT)?;
+        disk.snapshots.remove_others(current.as_deref());
+        if disk.vault.changing() {
+            disk.complete_key_change()?;
+        }
         Ok(disk)
     }
 
-    /// A receiver whose sender goes when the file has been let go.
+    /// A receiver whose sender goes when the files have been let go.
     pub(crate) fn closed(&self) -> watch::Receiver<()> {
         self.closed.subscribe()
+    }
+
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     fn make_tables(&self) -> Result<(), DiskError> {
@@ -89,37 +144,118 @@ impl Disk {
         Ok(transaction.commit()?)
     }
 
+    /// Refuses another node's store; one that is nobody's becomes this node's.
+    pub(crate) fn check_owner(&self, dir: &Path, node_id: ManagerId) -> Result<(), StoreError> {
+        match self.value::<ManagerId>(NODE_ID)? {
+            Some(owner) if owner == node_id => Ok(()),
+            None => Ok(self.save_value(NODE_ID, &node_id)?),
+            Some(owner) => Err(StoreError::OtherNode {
+                dir: dir.to_owned(),
+                node_id: node_id.into(),
+                owner: owner.into(),
+            }),
+        }
+    }
+
+    /// Seals everything with a new data key, and forgets the old one once nothing is left that
+    /// needs it. If it is interrupted, the next opening completes it.
+    pub(crate) fn change_data_key(&self) -> Result<(), StoreError> {
+        self.vault.begin_change()?;
+        self.complete_key_change()
+    }
+
+    fn complete_key_change(&self) -> Result<(), StoreError> {
+        let mut from = 0;
+        while let Some(last) = self.reseal_entries(from)? {
+            from = last + 1;
+        }
+        {
+            let _one = self.lock_snapshot();
+            if let Some((meta, data)) = self.snapshot()? {
+                self.write_snapshot(&meta, &data)?;
+            }
+        }
+        Ok(self.vault.end_change()?)
+    }
+
+    /// Seals some entries anew, from an index on, and returns the last one's index.
+    pub(crate) fn reseal_entries(&self, from: u64) -> Result<Option<u64>, DiskError> {
+        let transaction = self.database.begin_write()?;
+        let last = {
+            let mut table = transaction.open_table(LOG)?;
+            let mut sealed = Vec::new();
+            for row in table.range(from..)?.take(RESEAL_BATCH) {
+                let (index, record) = row?;
+                let content = self.unseal_entry(index.value(), record.value())?;
+                sealed
+                    .push((index.value(), self.vault.seal(Label::Entry(index.value()), &content)));
+            }
+            for (index, record) in &sealed {
+                table.insert(index, record.as_slice())?;
+            }
+            sealed.last().map(|(index, _)| *index)
+        };
+        transaction.commit()?;
+        Ok(last)
+    }
+
     pub(crate) fn vote(&self) -> Result<Option<Vote>, DiskError> {
         self.value(VOTE)
     }
 
     pub(crate) fn save_vote(&self, vote: &Vote) -> Result<(), DiskError> {
-        let bytes = encode(VOTE, vote)?;
-        let transaction = self.database.begin_write()?;
-        transaction.open_table(VALUES)?.insert(VOTE, bytes.as_slice())?;
-        Ok(transaction.commit()?)
+        self.save_value(VOTE, vote)
+    }
+
+    pub(crate) fn committed(&self) -> Option<LogId> {
+        *self.lock_committed()
+    }
+
+    pub(crate) fn set_committed(&self, committed: Option<LogId>) {
+        *self.lock_committed() = committed;
     }
 
     /// Ids of the last purged entry and of the last entry there is or was.
     pub(crate) fn log_ends(&self) -> Result<[Option<LogId>; 2], DiskError> {
         let purged: Option<LogId> = self.value(PURGED)?;
         let table = self.database.begin_read()?.open_table(LOG)?;
-        let last = table.last()?.map(|(_, bytes)| decode::<Entry>("log entry", bytes.value()));
+        let last =
+            table.last()?.map(|(index, record)| self.open_entry(index.value(), record.value()));
         let last = last.transpose()?.map(|entry| entry.log_id);
         Ok([purged, last.or(purged)])
     }
 
-    pub(crate) fn entries(&self, range: (Bound<u64>, Bound<u64>)) -> Result<Vec<Entry>, DiskError> {
+    /// Entries in order, until they are `max` bytes or more.
+    pub(crate) fn entries(
+        &self,
+        range: (Bound<u64>, Bound<u64>),
+        max: usize,
+    ) -> Result<Vec<Entry>, DiskError> {
         let table = self.database.begin_read()?.open_table(LOG)?;
-        table.range::<u64>(range)?.map(|row| decode("log entry", row?.1.value())).collect()
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for row in table.range::<u64>(range)? {
+            let (index, record) = row?;
+            bytes += record.value().len();
+            entries.push(self.open_entry(index.value(), record.value())?);
+            if bytes >= max {
+                break;
+            }
+        }
+        Ok(entries)
     }
 
     pub(crate) fn append(&self, entries: &[Entry]) -> Result<(), DiskError> {
+        let committed = self.committed().map(|id| encode(COMMITTED, &id)).transpose()?;
         let transaction = self.database.begin_write()?;
         {
             let mut table = transaction.open_table(LOG)?;
             for entry in entries {
-                table.insert(entry.log_id.index, encode("log entry", entry)?.as_slice())?;
+                let (index, content) = (entry.log_id.index, encode_entry(entry)?);
+                let record = self.vault.seal(Label::Entry(index), &content);
+                table.insert(index, record.as_slice())?;
+            }
+            if let Some(committed) = committed {
+                transaction.open_table(VALUES)?.insert(COMMITTED, committed.as_slice())?;
             }
         }
         Ok(transaction.commit()?)
@@ -134,7 +270,7 @@ impl Disk {
 
     /// Removes the entries up to and with `last`.
     pub(crate) fn purge(&self, last: &LogId) -> Result<(), DiskError> {
-        let bytes = encode("log id", last)?;
+        let bytes = encode(PURGED, last)?;
         let transaction = self.database.begin_write()?;
         transaction.open_table(LOG)?.retain_in(..=last.index, |_, _| false)?;
         transaction.open_table(VALUES)?.insert(PURGED, bytes.as_slice())?;
@@ -142,27 +278,54 @@ impl Disk {
     }
 
     pub(crate) fn snapshot(&self) -> Result<Option<(SnapshotMeta, Vec<u8>)>, DiskError> {
-        let table = self.database.begin_read()?.open_table(VALUES)?;
-        let (Some(meta), Some(data)) = (table.get(SNAPSHOT_META)?, table.get(SNAPSHOT)?) else {
-            return Ok(None);
-        };
-        Ok(Some((decode(SNAPSHOT_META, meta.value())?, data.value().to_vec())))
+        let Some(name) = self.value::<String>(SNAPSHOT)? else { return Ok(None) };
+        self.snapshots.read(&name, &self.vault).map(Some)
     }
 
+    /// The file first, then the note that it counts, then the older ones go.
     pub(crate) fn save_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), DiskError> {
-        let meta = encode(SNAPSHOT_META, meta)?;
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(VALUES)?;
-            table.insert(SNAPSHOT_META, meta.as_slice())?;
-            table.insert(SNAPSHOT, data)?;
-        }
-        Ok(transaction.commit()?)
+        let _one = self.lock_snapshot();
+        self.write_snapshot(meta, data)
+    }
+
+    fn write_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), DiskError> {
+        let name = self.snapshots.write(meta, data, &self.vault)?;
+        self.save_value(SNAPSHOT, &name)?;
+        self.snapshots.remove_others(Some(&name));
+        Ok(())
+    }
+
+    fn unseal_entry(&self, index: u64, record: &[u8]) -> Result<Vec<u8>, DiskError> {
+        self.vault.unseal(Label::Entry(index), record).map_err(|source| {
+            let what = format!("log entry {index}");
+            DiskError::Sealed { what, path: self.path.clone(), source: source.into() }
+        })
+    }
+
+    fn open_entry(&self, index: u64, record: &[u8]) -> Result<Entry, DiskError> {
+        let content = self.unseal_entry(index, record)?;
+        postcard::from_bytes(&content)
+            .map_err(|source| DiskError::Format { what: "log entry", source: source.into() })
     }
 
     fn value<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, DiskError> {
         let table = self.database.begin_read()?.open_table(VALUES)?;
         table.get(name)?.map(|bytes| decode(name, bytes.value())).transpose()
+    }
+
+    fn save_value(&self, name: &'static str, value: &impl Serialize) -> Result<(), DiskError> {
+        let bytes = encode(name, value)?;
+        let transaction = self.database.begin_write()?;
+        transaction.open_table(VALUES)?.insert(name, bytes.as_slice())?;
+        Ok(transaction.commit()?)
+    }
+
+    fn lock_snapshot(&self) -> MutexGuard<'_, ()> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_committed(&self) -> MutexGuard<'_, Option<LogId>> {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -172,20 +335,28 @@ pub(crate) async fn blocking<R: Send + 'static>(
 ) -> Result<R, DiskError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // redb panics on pages that make no sense; the log must end with a reason then.
+        Err(error) if error.is_panic() => {
+            let panic = error.into_panic();
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+            Err(DiskError::Panic(text.to_owned()))
+        }
         Err(_) => Err(DiskError::Ending),
     }
 }
 
-pub(crate) fn encode(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, DiskError> {
-    serde_json::to_vec(value).map_err(|source| DiskError::Format { what, source })
+fn encode_entry(entry: &Entry) -> Result<Vec<u8>, DiskError> {
+    postcard::to_stdvec(entry)
+        .map_err(|source| DiskError::Format { what: "log entry", source: source.into() })
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(
-    what: &'static str,
-    bytes: &[u8],
-) -> Result<T, DiskError> {
-    serde_json::from_slice(bytes).map_err(|source| DiskError::Format { what, source })
+fn encode(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, DiskError> {
+    serde_json::to_vec(value).map_err(|e| DiskError::Format { what, source: e.into() })
+}
+
+fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, DiskError> {
+    serde_json::from_slice(bytes).map_err(|e| DiskError::Format { what, source: e.into() })
 }
 
 fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {

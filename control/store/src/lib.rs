@@ -6,54 +6,93 @@
 //! log entry, and so one flush to the disk. Each applied proposal raises the state's version by one;
 //! it is the version of every object it touched.
 //!
-//! Tasks: openraft's own, and one that gathers proposals. They end with [`Store::shutdown`], or when
+//! A cluster has one such store per manager, 1 to 7 of them. They reach each other over a
+//! [`Transport`] that is given; the store itself opens no socket.
+//!
+//! Tasks: openraft's own, one that gathers proposals, one that watches who leads and
+//! one that calls elections. They end with [`Store::shutdown`], or when
 //! the last clone of the [`Store`] is dropped. A proposal whose future is dropped may still be
 //! applied.
 
 mod disk;
+mod elector;
 mod error;
+mod handover;
+mod keys;
+mod leadership;
 mod log;
 mod machine;
+mod members;
 mod network;
 mod proposals;
+mod recent;
+mod recovery;
+mod seal;
+mod server;
+mod snapshots;
+mod transport;
 mod types;
+mod vault;
+mod wire;
 
+#[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod suite;
 #[cfg(test)]
 mod tests;
 
 pub use error::{DiskError, StoreError};
+pub use keys::{KeyError, Keys, UnlockKey};
+pub use leadership::Leadership;
+pub use members::Member;
 pub use proposals::MAX_PROPOSAL_BYTES;
+pub use transport::{Alone, MAX_CALL_BYTES, RaftCall, Transport, TransportError};
 
 use crate::{
     disk::Disk,
+    elector::Elector,
+    leadership::Watches,
     log::Log,
     machine::{Machine, Replica},
-    network::NoPeers,
+    network::{Contacts, Network},
     proposals::Proposals,
-    types::{ManagerId, Raft},
+    types::{ManagerId, Peer, Raft},
 };
-use openraft::{Config, EmptyNode, ServerState, SnapshotPolicy};
+use openraft::{Config, ServerState, SnapshotPolicy};
 use shoal_model::{Change, State};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+/// How long openraft waits for an answer to log entries. Its timers for heartbeats and elections are
+/// off (see [`elector`]); this bounds its lease too, which must be shorter than a follower's patience.
+const ANSWER_MS: u64 = 400;
+
+/// For a piece of a snapshot to be taken; the last one includes writing it to the disk.
+const SNAPSHOT_CHUNK_TIMEOUT_MS: u64 = 30_000;
+
+/// A piece of a snapshot; a quarter of what a call may carry.
+const SNAPSHOT_CHUNK_BYTES: u64 = 1 << 20;
 
 /// How long opening may wait until the log is applied, and closing until the files are let go.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the store is and whose it is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct StoreConfig {
     /// Folder of its own.
     pub dir: PathBuf,
     /// This manager's node id.
     pub node_id: String,
+    /// The data key, which seals the files.
+    pub keys: Keys,
     /// Log entries between two snapshots.
     pub snapshot_interval: u64,
     /// Log entries kept behind a snapshot.
@@ -61,13 +100,27 @@ pub struct StoreConfig {
 }
 
 impl StoreConfig {
-    /// With Docker's intervals: a snapshot every 10 000 entries, 500 kept behind it.
+    /// With Docker's intervals: a snapshot every 10 000 entries, 500 kept behind it. The data key is
+    /// kept in the folder, in `data.key`.
     pub fn new(dir: impl Into<PathBuf>, node_id: impl Into<String>) -> StoreConfig {
+        let dir = dir.into();
+        let keys = Keys::new(dir.join("data.key"));
         StoreConfig {
-            dir: dir.into(),
+            dir,
+            keys,
             node_id: node_id.into(),
             snapshot_interval: 10_000,
             snapshot_keep: 500,
+        }
+    }
+}
+
+impl StoreConfig {
+    fn manager_id(&self) -> Result<ManagerId, StoreError> {
+        match ManagerId::try_from(self.node_id.clone()) {
+            Ok(id) if id != ManagerId::default() => Ok(id),
+            Ok(_) => Err(StoreError::NodeId(String::new())),
+            Err(error) => Err(StoreError::NodeId(error.0)),
         }
     }
 }
@@ -81,47 +134,61 @@ struct Inner {
     raft: Raft,
     proposals: Proposals,
     replica: Arc<Replica>,
+    network: Network,
+    disk: Weak<Disk>,
+    watches: Watches,
+    /// Held while the membership is changed.
+    membership: Mutex<()>,
     /// Closed once the files are let go.
     disk_closed: watch::Receiver<()>,
+    /// Ends the elector when the last handle is dropped.
+    _dropped: watch::Sender<()>,
 }
 
 impl Store {
-    /// Makes the store of a new cluster whose only manager is this node.
-    pub async fn bootstrap(config: StoreConfig) -> Result<Store, StoreError> {
-        let dir = config.dir.clone();
-        let store = Store::start(config, true).await?;
-        if store.raft().is_initialized().await? {
-            store.shutdown().await;
-            return Err(StoreError::Exists { dir });
-        }
-        let members = BTreeMap::from([(store.0.node_id, EmptyNode {})]);
+    /// Makes the store of a new cluster whose only manager is this node, which others will reach at
+    /// `own_addr` (host and port).
+    pub async fn bootstrap(
+        config: StoreConfig,
+        own_addr: &str,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Store, StoreError> {
+        let store = Store::create(config, transport).await?;
+        let members = BTreeMap::from([(store.0.node_id, Peer { addr: own_addr.to_owned() })]);
         store.raft().initialize(members).await.map_err(StoreError::raft)?;
         store.lead().await?;
         Ok(store)
     }
 
-    /// Opens the store of this node and replays its log.
-    pub async fn open(config: StoreConfig) -> Result<Store, StoreError> {
+    /// Makes an empty store that waits until the leader takes this node in
+    /// ([`Store::add_member`], called there). [`Store::handle`] must be reachable meanwhile.
+    pub async fn join(
+        config: StoreConfig,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Store, StoreError> {
+        Store::create(config, transport).await
+    }
+
+    /// Opens the store of this node. A manager that is alone has replayed its log and leads when
+    /// this returns; else the managers elect a leader among them.
+    pub async fn open(
+        config: StoreConfig,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Store, StoreError> {
         let dir = config.dir.clone();
-        let store = Store::start(config, false).await?;
-        let checked = store.check_membership(dir).await;
-        match checked {
-            Ok(()) => Ok(store),
-            Err(error) => {
-                store.shutdown().await;
-                Err(error)
-            }
-        }
+        let store = Store::start(config, transport, false).await?;
+        store.opened(dir).await
     }
 
     /// Looks at the state in memory. Nothing is applied meanwhile, so `f` must be quick; it must not
-    /// call the store again.
+    /// call the store again. On a manager that does not lead it may be some time behind.
     pub fn read<R>(&self, f: impl FnOnce(&State) -> R) -> R {
         self.0.replica.read(f)
     }
 
     /// Proposes changes, applied whole or not at all, and returns the state's version with them.
-    /// Waits while many others are under way. No changes: the present version, without an entry.
+    /// Only the leader takes proposals. Waits while many others are under way. No changes: the
+    /// present version, without an entry.
     pub async fn propose(&self, changes: Vec<Change>) -> Result<u64, StoreError> {
         if changes.is_empty() {
             return Ok(self.read(|state| state.version));
@@ -129,16 +196,33 @@ impl Store {
         self.0.proposals.propose(changes).await
     }
 
+    /// Returns once all that was acknowledged before the call can be read here, on the leader only:
+    /// it asks the others whether it still leads.
+    pub async fn barrier(&self) -> Result<(), StoreError> {
+        self.must_lead()?;
+        self.while_leading(self.raft().ensure_linearizable()).await?;
+        Ok(())
+    }
+
     /// The state's version, after each change.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.0.replica.versions()
     }
 
+    /// Who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.watches.leadership.clone()
+    }
+
     /// Whether this node leads, so that proposals can be made here.
     pub fn is_leader(&self) -> bool {
-        let metrics = self.raft().metrics();
-        let metrics = metrics.borrow();
-        metrics.running_state.is_ok() && metrics.state == ServerState::Leader
+        self.0.watches.leadership.borrow().ours
+    }
+
+    /// Why the store has failed, once it has: its disk could not be written, say. It then takes
+    /// part in nothing any more, and must be opened anew once the reason is gone.
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.0.watches.failed.clone()
     }
 
     /// Ends the store's tasks and waits until the files are let go. Clones fail from now on, except
@@ -158,54 +242,157 @@ impl Store {
         &self.0.raft
     }
 
-    async fn start(config: StoreConfig, create: bool) -> Result<Store, StoreError> {
-        let node_id = match ManagerId::try_from(config.node_id) {
-            Ok(id) if id != ManagerId::default() => id,
-            Ok(_) => return Err(StoreError::NodeId(String::new())),
-            Err(error) => return Err(StoreError::NodeId(error.0)),
-        };
-        let dir = config.dir;
-        let disk = disk::blocking(move || Disk::open(&dir, create)).await??;
+    fn contacts(&self) -> &Contacts {
+        &self.0.network.contacts
+    }
+
+    fn network(&self) -> &Network {
+        &self.0.network
+    }
+
+    /// This manager's node id.
+    pub fn node_id(&self) -> String {
+        self.0.node_id.into()
+    }
+
+    /// Seals the files with a new data key. If it is interrupted, the next opening completes it.
+    pub async fn rotate_data_key(&self) -> Result<(), StoreError> {
+        let disk = self.disk()?;
+        disk::blocking(move || disk.change_data_key()).await?
+    }
+
+    /// Locks the data key under `unlock`, or leaves it open on the disk. The files stay as they are;
+    /// Docker changes the data key too ([`Store::rotate_data_key`]).
+    pub async fn set_unlock_key(&self, unlock: Option<UnlockKey>) -> Result<(), StoreError> {
+        let disk = self.disk()?;
+        Ok(disk::blocking(move || disk.vault().set_unlock_key(unlock)).await??)
+    }
+
+    fn disk(&self) -> Result<Arc<Disk>, StoreError> {
+        self.0.disk.upgrade().ok_or_else(|| StoreError::Stopped("its files are closed".into()))
+    }
+
+    async fn membership_lock(&self) -> MutexGuard<'_, ()> {
+        self.0.membership.lock().await
+    }
+
+    fn not_leader(&self) -> StoreError {
+        leadership::not_leader(&self.0.watches.leadership)
+    }
+
+    fn must_lead(&self) -> Result<(), StoreError> {
+        if self.is_leader() { Ok(()) } else { Err(self.not_leader()) }
+    }
+
+    async fn while_leading<R, E: Into<StoreError>>(
+        &self,
+        answer: impl Future<Output = Result<R, E>>,
+    ) -> Result<R, StoreError> {
+        leadership::while_leading(self.leadership(), answer).await
+    }
+
+    async fn create(
+        config: StoreConfig,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Store, StoreError> {
+        let dir = config.dir.clone();
+        let store = Store::start(config, transport, true).await?;
+        if store.raft().is_initialized().await? {
+            store.shutdown().await;
+            return Err(StoreError::Exists { dir });
+        }
+        Ok(store)
+    }
+
+    async fn start(
+        config: StoreConfig,
+        transport: Arc<dyn Transport>,
+        create: bool,
+    ) -> Result<Store, StoreError> {
+        config.manager_id()?;
+        let (dir, keys) = (config.dir.clone(), config.keys.clone());
+        let disk = disk::blocking(move || Disk::open(&dir, &keys, create)).await??;
+        Store::run(config, transport, disk).await
+    }
+
+    async fn run(
+        config: StoreConfig,
+        transport: Arc<dyn Transport>,
+        disk: Disk,
+    ) -> Result<Store, StoreError> {
+        let node_id = config.manager_id()?;
+        disk.check_owner(&config.dir, node_id)?;
         let disk = Arc::new(disk);
         let disk_closed = disk.closed();
         let machine = Machine::load(disk.clone()).await?;
         let replica = machine.replica();
         let settings = Config {
             cluster_name: "shoal".into(),
-            // One round trip between managers is far below; a slow disk must not cost the lead.
-            heartbeat_interval: 500,
-            election_timeout_min: 2500,
-            election_timeout_max: 5000,
+            heartbeat_interval: ANSWER_MS,
+            election_timeout_min: ANSWER_MS + 1,
+            election_timeout_max: elector::LEASE.as_millis() as u64,
+            enable_heartbeat: false,
+            enable_elect: false,
+            install_snapshot_timeout: SNAPSHOT_CHUNK_TIMEOUT_MS,
+            snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_interval),
             max_in_snapshot_log_to_keep: config.snapshot_keep,
             ..Config::default()
         };
         let settings = Arc::new(settings.validate().map_err(StoreError::raft)?);
-        let raft = Raft::new(node_id, settings, NoPeers, Log::new(disk), machine).await?;
-        let proposals = Proposals::start(raft.clone());
-        Ok(Store(Arc::new(Inner { node_id, raft, proposals, replica, disk_closed })))
+        let contacts = Arc::new(Contacts::default());
+        let network = Network { transport, contacts: contacts.clone() };
+        let (kept, log) = (Arc::downgrade(&disk), Log::new(disk));
+        let raft = Raft::new(node_id, settings, network.clone(), log, machine).await?;
+        let (dropped, seen) = watch::channel(());
+        tokio::spawn(Elector { raft: raft.clone(), network: network.clone() }.run(seen));
+        let watches = leadership::start(raft.metrics(), contacts.clone());
+        let proposals = Proposals::start(raft.clone(), watches.leadership.clone(), contacts);
+        let membership = Mutex::new(());
+        Ok(Store(Arc::new(Inner {
+            node_id,
+            raft,
+            proposals,
+            replica,
+            network,
+            disk: kept,
+            watches,
+            membership,
+            disk_closed,
+            _dropped: dropped,
+        })))
+    }
+
+    /// What is left to do for a store that was there already.
+    async fn opened(self, dir: PathBuf) -> Result<Store, StoreError> {
+        let checked = self.check_membership(dir).await;
+        match checked {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.shutdown().await;
+                Err(error)
+            }
+        }
     }
 
     async fn check_membership(&self, dir: PathBuf) -> Result<(), StoreError> {
         let own = self.0.node_id;
-        let voters = self.raft().with_raft_state(|state| {
-            state.membership_state.effective().voter_ids().collect::<BTreeSet<ManagerId>>()
+        let members = self.raft().with_raft_state(move |state| {
+            let membership = state.membership_state.effective().membership();
+            let voters: BTreeSet<ManagerId> = membership.voter_ids().collect();
+            (voters, membership.get_node(&own).is_some())
         });
-        match voters.await? {
-            voters if voters.is_empty() => Err(StoreError::Missing { dir }),
-            voters if !voters.contains(&own) => {
-                Err(StoreError::OtherNode { dir, node_id: own.into(), members: names(&voters) })
-            }
-            voters if voters.len() == 1 => self.lead().await,
+        match members.await? {
+            (voters, _) if voters.is_empty() => Err(StoreError::Missing { dir }),
+            (_, false) => Err(StoreError::Removed { dir, node_id: own.into() }),
+            (voters, true) if voters.len() == 1 && voters.contains(&own) => self.lead().await,
             _ => Ok(()), // whoever is elected
         }
     }
 
     /// The only voter: takes the lead, and waits until all that is in the log is applied.
     async fn lead(&self) -> Result<(), StoreError> {
-        if !self.is_leader() {
-            self.raft().trigger().elect().await?;
-        }
+        self.raft().trigger().elect().await?;
         self.raft()
             .wait(Some(PATIENCE))
             .metrics(
@@ -217,10 +404,11 @@ impl Store {
             )
             .await
             .map_err(StoreError::raft)?;
-        Ok(())
+        let mut leadership = self.leadership();
+        let ours = leadership.wait_for(|leadership| leadership.ours);
+        match tokio::time::timeout(PATIENCE, ours).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(self.not_leader()),
+        }
     }
-}
-
-fn names(ids: &BTreeSet<ManagerId>) -> String {
-    ids.iter().map(ManagerId::to_string).collect::<Vec<_>>().join(", ")
 }

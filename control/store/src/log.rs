@@ -2,22 +2,35 @@
 
 use crate::{
     disk::{Disk, blocking},
-    error::DiskError,
+    error::{DiskError, any},
+    recent::Recent,
     types::{Entry, LogId, ManagerId, StorageError, Types, Vote},
 };
 use openraft::{
     AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError,
     storage::{LogFlushed, RaftLogStorage},
 };
-use std::{fmt::Debug, io, ops::RangeBounds, sync::Arc};
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Entries sent to another manager at once; no more are added at this size, so one request never
+/// exceeds it by more than one entry.
+const MAX_APPEND_BYTES: usize = 1 << 20;
 
 /// The log. openraft serializes its writes; readers are clones.
 #[derive(Clone)]
-pub(crate) struct Log(Arc<Disk>);
+pub(crate) struct Log {
+    disk: Arc<Disk>,
+    recent: Arc<Mutex<Recent>>,
+}
 
 impl Log {
     pub(crate) fn new(disk: Arc<Disk>) -> Log {
-        Log(disk)
+        Log { disk, recent: Arc::default() }
     }
 
     async fn run<R: Send + 'static>(
@@ -25,11 +38,27 @@ impl Log {
         context: fn(AnyError) -> StorageIOError<ManagerId>,
         work: impl FnOnce(&Disk) -> Result<R, DiskError> + Send + 'static,
     ) -> Result<R, StorageError> {
-        let disk = self.0.clone();
+        let disk = self.disk.clone();
         blocking(move || work(&disk))
             .await
             .and_then(|result| result)
-            .map_err(|e| StorageError::IO { source: context(AnyError::new(&e)) })
+            .map_err(|e| StorageError::IO { source: context(any(&e)) })
+    }
+
+    async fn entries(
+        &self,
+        range: (Bound<u64>, Bound<u64>),
+        max: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let recent = self.recent().get(range, max);
+        match recent {
+            Some(entries) => Ok(entries),
+            None => self.run(StorageIOError::read_logs, move |disk| disk.entries(range, max)).await,
+        }
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -39,7 +68,16 @@ impl RaftLogReader<Types> for Log {
         range: RB,
     ) -> Result<Vec<Entry>, StorageError> {
         let range = (range.start_bound().cloned(), range.end_bound().cloned());
-        self.run(StorageIOError::read_logs, move |disk| disk.entries(range)).await
+        self.entries(range, usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let range = (Bound::Included(start), Bound::Excluded(end));
+        self.entries(range, MAX_APPEND_BYTES).await
     }
 }
 
@@ -65,6 +103,15 @@ impl RaftLogStorage<Types> for Log {
         self.run(StorageIOError::read_vote, Disk::vote).await
     }
 
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        self.disk.set_committed(committed);
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        Ok(self.disk.committed())
+    }
+
     async fn append<I>(
         &mut self,
         entries: I,
@@ -75,7 +122,17 @@ impl RaftLogStorage<Types> for Log {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let result = self.run(StorageIOError::write_logs, move |disk| disk.append(&entries)).await;
+        let written = self.run(StorageIOError::write_logs, move |disk| {
+            disk.append(&entries)?;
+            Ok(entries)
+        });
+        let result = match written.await {
+            Ok(entries) => {
+                self.recent().push(entries);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
         callback.log_io_completed(match &result {
             Ok(()) => Ok(()),
             Err(error) => Err(io::Error::other(error.to_string())),
@@ -84,10 +141,12 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn truncate(&mut self, from: LogId) -> Result<(), StorageError> {
+        self.recent().truncate(from.index);
         self.run(StorageIOError::write_logs, move |disk| disk.truncate(from.index)).await
     }
 
     async fn purge(&mut self, last: LogId) -> Result<(), StorageError> {
+        self.recent().purge(last.index);
         self.run(StorageIOError::write_logs, move |disk| disk.purge(&last)).await
     }
 }

@@ -1,20 +1,23 @@
 //! The state machine: the state in memory, and its snapshots on disk.
 
 use crate::{
-    disk::{Disk, blocking, decode, encode},
-    error::DiskError,
-    types::{Entry, LogId, ManagerId, SnapshotMeta, StorageError, StoredMembership, Types},
+    disk::{Disk, blocking},
+    error::{DiskError, any},
+    types::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, Types},
 };
 use openraft::{
-    AnyError, EmptyNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError,
+    AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError,
     storage::RaftStateMachine,
 };
 use shoal_model::{ApplyError, State};
 use std::{
-    io::Cursor,
+    io::{self, BufReader, Cursor},
     sync::{Arc, PoisonError, RwLock},
 };
 use tokio::sync::watch;
+
+/// zstd's fastest ordinary level.
+const LEVEL: i32 = 1;
 
 /// The state others read while the machine changes it.
 pub(crate) struct Replica {
@@ -55,7 +58,7 @@ impl Machine {
     pub(crate) async fn load(disk: Arc<Disk>) -> Result<Machine, DiskError> {
         let from = disk.clone();
         let (meta, state) = blocking(move || match from.snapshot()? {
-            Some((meta, data)) => Ok((meta, decode(SNAPSHOT, &data)?)),
+            Some((meta, data)) => Ok((meta, decode(&data)?)),
             None => Ok::<_, DiskError>((SnapshotMeta::default(), State::default())),
         })
         .await??;
@@ -68,17 +71,21 @@ impl Machine {
         self.replica.clone()
     }
 
-    fn apply_one(&mut self, entry: Entry) -> Vec<Result<u64, ApplyError>> {
+    fn apply_one(&mut self, entry: Entry) -> serde_json::Result<Vec<Result<u64, ApplyError>>> {
+        let transactions = match &entry.payload {
+            EntryPayload::Normal(batch) => batch.transactions()?,
+            _ => Vec::new(),
+        };
         self.applied = Some(entry.log_id);
-        match entry.payload {
+        Ok(match entry.payload {
             EntryPayload::Blank => Vec::new(),
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 Vec::new()
             }
-            EntryPayload::Normal(batch) => self.replica.write(|state| {
-                let transactions = batch.0.into_iter();
+            EntryPayload::Normal(_) => self.replica.write(|state| {
                 transactions
+                    .into_iter()
                     .map(|transaction| {
                         let version = state.version + 1;
                         state.apply(version, transaction.now, transaction.changes)?;
@@ -86,11 +93,9 @@ impl Machine {
                     })
                     .collect()
             }),
-        }
+        })
     }
 }
-
-const SNAPSHOT: &str = "snapshot";
 
 impl RaftStateMachine<Types> for Machine {
     type SnapshotBuilder = Builder;
@@ -107,7 +112,14 @@ impl RaftStateMachine<Types> for Machine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        Ok(entries.into_iter().map(|entry| self.apply_one(entry)).collect())
+        let mut results = Vec::new();
+        for entry in entries {
+            let id = entry.log_id;
+            results.push(self.apply_one(entry).map_err(|e| StorageError::IO {
+                source: StorageIOError::apply(id, AnyError::new(&e)),
+            })?);
+        }
+        Ok(results)
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -136,7 +148,7 @@ impl RaftStateMachine<Types> for Machine {
         let (disk, saved) = (self.disk.clone(), meta.clone());
         let state = blocking(move || {
             let data = snapshot.into_inner();
-            let state: State = decode(SNAPSHOT, &data)?;
+            let state = decode(&data)?;
             disk.save_snapshot(&saved, &data)?;
             Ok::<_, DiskError>(state)
         })
@@ -153,7 +165,7 @@ impl RaftStateMachine<Types> for Machine {
         let disk = self.disk.clone();
         let found = blocking(move || disk.snapshot()).await.and_then(|result| result);
         let found = found.map_err(|e| StorageError::IO {
-            source: StorageIOError::read_snapshot(None, AnyError::new(&e)),
+            source: StorageIOError::read_snapshot(None, any(&e)),
         })?;
         Ok(found.map(|(meta, data)| Snapshot { meta, snapshot: Box::new(Cursor::new(data)) }))
     }
@@ -170,7 +182,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
         let (disk, meta, state) = (self.disk.clone(), self.meta.clone(), self.state.clone());
         let data = blocking(move || {
-            let data = encode(SNAPSHOT, &*state)?;
+            let data = encode(&state)?;
             disk.save_snapshot(&meta, &data)?;
             Ok::<_, DiskError>(data)
         })
@@ -181,7 +193,28 @@ impl RaftSnapshotBuilder<Types> for Builder {
     }
 }
 
-fn write_error(meta: &openraft::SnapshotMeta<ManagerId, EmptyNode>, e: &DiskError) -> StorageError {
-    let source = StorageIOError::write_snapshot(Some(meta.signature()), AnyError::new(e));
+fn write_error(meta: &SnapshotMeta, e: &DiskError) -> StorageError {
+    let source = StorageIOError::write_snapshot(Some(meta.signature()), any(e));
     StorageError::IO { source }
+}
+
+/// A snapshot: the state as JSON, compressed. JSON because managers of different versions must both be
+/// able to read it, and compressed because JSON shrinks to a tenth.
+fn encode(state: &State) -> Result<Vec<u8>, DiskError> {
+    let compressed = || -> io::Result<Vec<u8>> {
+        let mut out = zstd::Encoder::new(Vec::new(), LEVEL)?;
+        out.include_checksum(true)?;
+        serde_json::to_writer(&mut out, state)?;
+        out.finish()
+    };
+    compressed().map_err(format)
+}
+
+fn decode(data: &[u8]) -> Result<State, DiskError> {
+    let input = zstd::Decoder::new(data).map_err(format)?;
+    serde_json::from_reader(BufReader::new(input)).map_err(|e| format(e.into()))
+}
+
+fn format(error: io::Error) -> DiskError {
+    DiskError::Format { what: "snapshot", source: error.into() }
 }

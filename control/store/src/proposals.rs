@@ -5,14 +5,16 @@
 
 use crate::{
     error::StoreError,
+    leadership::{Leadership, not_leader, while_leading},
+    network::Contacts,
     types::{Batch, Raft, Transaction},
 };
 use shoal_model::{Change, Timestamp};
 use std::{
-    io,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// The largest proposal, bytes of JSON. Docker's bound is 1.5 MiB too (a Raft entry must fit into
 /// a message).
@@ -28,48 +30,69 @@ const MAX_BATCH: usize = 128;
 /// [`MAX_PROPOSAL_BYTES`].
 const MAX_BATCH_BYTES: usize = 1 << 20;
 
+/// How often it is looked whether the lead has been given away.
+const PAUSE: Duration = Duration::from_millis(10);
+
 pub(crate) struct Proposals(mpsc::Sender<Proposal>);
 
 struct Proposal {
-    transaction: Transaction,
-    bytes: usize,
+    transaction: Vec<u8>,
     answer: oneshot::Sender<Result<u64, StoreError>>,
 }
 
 impl Proposals {
-    pub(crate) fn start(raft: Raft) -> Proposals {
+    pub(crate) fn start(
+        raft: Raft,
+        leadership: watch::Receiver<Leadership>,
+        contacts: Arc<Contacts>,
+    ) -> Proposals {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        tokio::spawn(gather(raft, receiver));
+        tokio::spawn(gather(raft, leadership, contacts, receiver));
         Proposals(sender)
     }
 
     pub(crate) async fn propose(&self, changes: Vec<Change>) -> Result<u64, StoreError> {
         let transaction = Transaction { now: now(), changes };
-        let mut bytes = Counter(0);
-        serde_json::to_writer(&mut bytes, &transaction).map_err(StoreError::raft)?;
-        let bytes = bytes.0;
+        let transaction = transaction.encode().map_err(StoreError::raft)?;
+        let bytes = transaction.len();
         if bytes > MAX_PROPOSAL_BYTES {
             return Err(StoreError::TooLarge { bytes, max: MAX_PROPOSAL_BYTES });
         }
         let stopped = || StoreError::Stopped("nobody takes proposals any more".into());
         let (answer, answered) = oneshot::channel();
-        let proposal = Proposal { transaction, bytes, answer };
+        let proposal = Proposal { transaction, answer };
         self.0.send(proposal).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 }
 
-async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Proposal>) {
+async fn gather(
+    raft: Raft,
+    leadership: watch::Receiver<Leadership>,
+    contacts: Arc<Contacts>,
+    mut waiting: mpsc::Receiver<Proposal>,
+) {
     while let Some(first) = waiting.recv().await {
-        let mut bytes = first.bytes;
+        let mut bytes = first.transaction.len();
         let (mut transactions, mut answers) = (vec![first.transaction], vec![first.answer]);
         while transactions.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
             let Ok(next) = waiting.try_recv() else { break };
-            bytes += next.bytes;
+            bytes += next.transaction.len();
             transactions.push(next.transaction);
             answers.push(next.answer);
         }
-        match raft.client_write(Batch(transactions)).await {
+        while contacts.silent.load(Ordering::Relaxed) && leadership.borrow().ours {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let written = match leadership.borrow().ours {
+            true => Ok(raft.client_write(Batch::new(&transactions))),
+            false => Err(not_leader(&leadership)),
+        };
+        let written = match written {
+            Ok(write) => while_leading(leadership.clone(), write).await,
+            Err(error) => Err(error),
+        };
+        match written {
             Ok(response) => {
                 debug_assert_eq!(response.data.len(), answers.len());
                 for (answer, result) in answers.into_iter().zip(response.data) {
@@ -78,7 +101,7 @@ async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Proposal>) {
             }
             Err(error) => {
                 for answer in answers {
-                    drop(answer.send(Err(error.clone().into())));
+                    drop(answer.send(Err(error.again())));
                 }
             }
         }
@@ -88,18 +111,4 @@ async fn gather(raft: Raft, mut waiting: mpsc::Receiver<Proposal>) {
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::default().after(since)
-}
-
-/// Counts what would be written.
-struct Counter(usize);
-
-impl io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

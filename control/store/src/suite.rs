@@ -2,6 +2,7 @@
 
 use crate::{
     disk::Disk,
+    keys::Keys,
     log::Log,
     machine::Machine,
     types::{ManagerId, StorageError, Types},
@@ -25,7 +26,9 @@ struct Builder;
 impl StoreBuilder<Types, Log, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError> {
         let dir = tempfile::tempdir().unwrap();
-        let disk = Arc::new(Disk::open(dir.path(), true).unwrap());
+        let disk = Arc::new(
+            Disk::open(dir.path(), &Keys::new(dir.path().join("data.key")), true).unwrap(),
+        );
         let machine = Machine::load(disk.clone()).await.unwrap();
         Ok((dir, Log::new(disk), machine))
     }

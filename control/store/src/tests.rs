@@ -1,5 +1,5 @@
 use crate::{
-    MAX_PROPOSAL_BYTES, Store, StoreConfig, StoreError,
+    Alone, MAX_PROPOSAL_BYTES, Store, StoreConfig, StoreError,
     disk::Disk,
     types::{Batch, Transaction},
 };
@@ -7,7 +7,9 @@ use shoal_model::{
     ApplyError, Availability, Change, Meta, Node, NodeOverlay, NodeState, NodeStatus, Object,
     ObjectKind, Role, Timestamp,
 };
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration,
+};
 use tempfile::TempDir;
 
 const ME: &str = "manager1";
@@ -28,7 +30,7 @@ fn node(id: &str, version: u64, name: &str) -> Node {
     }
 }
 
-fn put(id: &str, version: u64, name: &str) -> Change {
+pub(crate) fn put(id: &str, version: u64, name: &str) -> Change {
     Change::Put(Object::Node(node(id, version, name)))
 }
 
@@ -38,8 +40,16 @@ fn config(dir: &Path) -> StoreConfig {
 
 async fn new_store() -> (TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::bootstrap(config(dir.path())).await.unwrap();
+    let store = bootstrap(config(dir.path())).await.unwrap();
     (dir, store)
+}
+
+async fn bootstrap(config: StoreConfig) -> Result<Store, StoreError> {
+    Store::bootstrap(config, "127.0.0.1:2377", Arc::new(Alone)).await
+}
+
+async fn open(config: StoreConfig) -> Result<Store, StoreError> {
+    Store::open(config, Arc::new(Alone)).await
 }
 
 /// What must be the same after a restart.
@@ -99,7 +109,7 @@ async fn a_restart_finds_everything() {
     store.shutdown().await;
     // Twice, with a change in between.
     for round in 1..3 {
-        let store = Store::open(config(dir.path())).await.unwrap();
+        let store = open(config(dir.path())).await.unwrap();
         assert_eq!(content(&store), before);
         assert_eq!(*store.watch().borrow(), before.version);
         store.propose(vec![put(&format!("round{round}"), 0, "")]).await.unwrap();
@@ -113,7 +123,7 @@ async fn a_restart_finds_everything() {
 async fn a_restart_from_snapshot_and_purged_log_finds_everything() {
     let dir = tempfile::tempdir().unwrap();
     let config = StoreConfig { snapshot_interval: 20, snapshot_keep: 5, ..config(dir.path()) };
-    let store = Store::bootstrap(config.clone()).await.unwrap();
+    let store = bootstrap(config.clone()).await.unwrap();
     for i in 0..90 {
         store.propose(vec![put(&format!("n{i}"), 0, "x")]).await.unwrap();
     }
@@ -126,11 +136,12 @@ async fn a_restart_from_snapshot_and_purged_log_finds_everything() {
     assert!(metrics.snapshot.unwrap().index >= 60);
     let before = content(&store);
     store.shutdown().await;
-    let disk = Disk::open(&config.dir, false).unwrap();
-    let kept = disk.entries((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded)).unwrap();
+    let disk = Disk::open(&config.dir, &config.keys, false).unwrap();
+    let kept =
+        disk.entries((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), usize::MAX).unwrap();
     assert!(kept.len() < 60 && kept[0].log_id.index > 41, "the log really is shorter");
     drop(disk);
-    let store = Store::open(config).await.unwrap();
+    let store = open(config).await.unwrap();
     assert_eq!(content(&store), before);
     assert_eq!(store.propose(vec![put("n0", 1, "y")]).await.unwrap(), 91);
     store.shutdown().await;
@@ -145,8 +156,10 @@ async fn an_acknowledged_proposal_is_in_the_file_at_once() {
         let copy = tempfile::tempdir().unwrap();
         let to = config(copy.path());
         fs::create_dir(&to.dir).unwrap();
-        fs::copy(dir.path().join("raft/raft.redb"), to.dir.join("raft.redb")).unwrap();
-        let found = Store::open(to).await.unwrap();
+        for file in ["raft.redb", "data.key"] {
+            fs::copy(dir.path().join("raft").join(file), to.dir.join(file)).unwrap();
+        }
+        let found = open(to).await.unwrap();
         assert_eq!(content(&found), content(&store));
         found.shutdown().await;
     }
@@ -239,9 +252,7 @@ async fn a_proposal_over_its_bound_is_refused_and_one_at_it_is_not() {
 #[tokio::test]
 async fn a_second_opener_is_refused_with_the_remedy() {
     let (dir, store) = new_store().await;
-    for result in
-        [Store::open(config(dir.path())).await, Store::bootstrap(config(dir.path())).await]
-    {
+    for result in [open(config(dir.path())).await, bootstrap(config(dir.path())).await] {
         let error = result.err().expect("must be refused").to_string();
         let folder = dir.path().join("raft").display().to_string();
         assert!(error.contains(&folder) && error.contains("--data-root"), "{error}");
@@ -260,7 +271,7 @@ async fn after_shutdown_nothing_is_proposed_and_the_folder_is_free() {
     assert!(matches!(error, StoreError::Stopped(_)), "{error}");
     assert!(!clone.is_leader());
     assert_eq!(clone.read(|state| state.nodes.len()), 1);
-    let again = Store::open(config(dir.path())).await.expect("the folder is free at once");
+    let again = open(config(dir.path())).await.expect("the folder is free at once");
     clone.shutdown().await; // a second time: harmless
     again.propose(vec![put("b", 0, "")]).await.unwrap();
 }
@@ -272,11 +283,11 @@ async fn dropping_the_last_handle_frees_the_folder_too() {
     drop(store);
     let closing = tokio::time::timeout(Duration::from_secs(10), closed.changed());
     assert!(closing.await.expect("closes").is_err());
-    Store::open(config(dir.path())).await.unwrap();
+    open(config(dir.path())).await.unwrap();
 }
 
 async fn open_error(config: StoreConfig) -> StoreError {
-    Store::open(config).await.err().expect("must be refused")
+    open(config).await.err().expect("must be refused")
 }
 
 #[tokio::test]
@@ -288,7 +299,7 @@ async fn wrong_folders_and_ids_are_named() {
 
     let (dir, store) = new_store().await;
     store.shutdown().await;
-    let error = Store::bootstrap(config(dir.path())).await.err().expect("must be refused");
+    let error = bootstrap(config(dir.path())).await.err().expect("must be refused");
     assert!(matches!(&error, StoreError::Exists { .. }), "{error}");
     assert!(error.to_string().contains("leave the swarm first"), "{error}");
 
@@ -302,7 +313,7 @@ async fn wrong_folders_and_ids_are_named() {
         assert!(matches!(&error, StoreError::NodeId(_)), "{error}");
     }
     // None of this has harmed it.
-    Store::open(config(dir.path())).await.unwrap().shutdown().await;
+    open(config(dir.path())).await.unwrap().shutdown().await;
 
     let file = dir.path().join("raft/raft.redb");
     for content in [vec![0; 8192], b"not a database".to_vec()] {
@@ -316,10 +327,11 @@ async fn wrong_folders_and_ids_are_named() {
 #[tokio::test]
 async fn an_interrupted_bootstrap_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
-    drop(Disk::open(&config(dir.path()).dir, true).unwrap());
+    let own = config(dir.path());
+    drop(Disk::open(&own.dir, &own.keys, true).unwrap());
     let error = open_error(config(dir.path())).await;
     assert!(matches!(&error, StoreError::Missing { .. }), "{error}");
-    let store = Store::bootstrap(config(dir.path())).await.unwrap();
+    let store = bootstrap(config(dir.path())).await.unwrap();
     store.propose(vec![put("a", 0, "")]).await.unwrap();
 }
 
@@ -330,6 +342,7 @@ async fn only_the_owner_may_look_into_the_files() {
         |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode("raft"), 0o700);
     assert_eq!(mode("raft/raft.redb"), 0o600);
+    assert_eq!(mode("raft/data.key"), 0o600);
 }
 
 #[test]
@@ -348,7 +361,7 @@ fn a_node_id_reads_back_and_others_are_refused() {
 #[test]
 fn debug_of_log_entries_shows_no_content() {
     let changes = vec![put("id", 0, "SECRET")];
-    let batch = Batch(vec![Transaction { now: Timestamp(0), changes }]);
+    let batch = Batch::new(&[Transaction { now: Timestamp(0), changes }.encode().unwrap()]);
     let entry = openraft::Entry::<crate::types::Types> {
         log_id: Default::default(),
         payload: openraft::EntryPayload::Normal(batch),

@@ -4,12 +4,13 @@
 use shoal_model::{
     Availability, Change, Meta, Node, NodeOverlay, NodeState, NodeStatus, Object, Role,
 };
-use shoal_store::{Store, StoreConfig};
+use shoal_store::{Alone, Store, StoreConfig};
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 const DIR: &str = "SHOAL_TEST_STORE_DIR";
@@ -44,9 +45,9 @@ fn put(id: String) -> Change {
 #[ignore = "the test below runs it as a child and kills it"]
 async fn writer() {
     let dir = std::env::var(DIR).expect("only as a child");
-    let store = match Store::open(config(dir.as_ref())).await {
+    let store = match Store::open(config(dir.as_ref()), Arc::new(Alone)).await {
         Err(shoal_store::StoreError::Missing { .. }) => {
-            Store::bootstrap(config(dir.as_ref())).await.unwrap()
+            Store::bootstrap(config(dir.as_ref()), "127.0.0.1:2377", Arc::new(Alone)).await.unwrap()
         }
         opened => opened.unwrap(),
     };
@@ -96,7 +97,7 @@ fn a_killed_writer_loses_nothing_it_had_acknowledged() {
         assert!(fresh >= 100 + 37 * round, "the writer ended by itself after {fresh}");
         child.wait().unwrap();
         runtime.block_on(async {
-            let store = Store::open(config(dir.path())).await.unwrap();
+            let store = Store::open(config(dir.path()), Arc::new(Alone)).await.unwrap();
             store.read(|state| {
                 for name in &acked {
                     let pair = ["x", "y"].map(|half| format!("{name}-{half}"));

@@ -7,6 +7,7 @@ mod control;
 mod dns;
 mod errors;
 mod fixture;
+mod managers;
 mod metrics;
 mod overlay;
 mod publish;

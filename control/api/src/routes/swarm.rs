@@ -14,7 +14,7 @@ use axum::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
-use shoal_model::{Availability, ControlError, ErrorKind, docker};
+use shoal_model::{Availability, ControlError, ErrorKind, Rotations, docker};
 
 pub(super) fn routes() -> Router<ApiContext> {
     Router::new()
@@ -32,7 +32,6 @@ pub(super) fn routes() -> Router<ApiContext> {
 #[serde(rename_all = "PascalCase")]
 struct Beside {
     availability: Option<String>,
-    auto_lock_managers: Option<bool>,
 }
 
 /// A body and what stands beside its model.
@@ -40,9 +39,6 @@ async fn request<T: DeserializeOwned>(body: Body) -> Result<(T, Availability), A
     let value: serde_json::Value = params::json(body).await?;
     let invalid = |e: serde_json::Error| ApiError::bad(format!("invalid JSON: {e}"));
     let beside = Beside::deserialize(&value).map_err(invalid)?;
-    if beside.auto_lock_managers == Some(true) {
-        return Err(ApiError::absent("locking managers (AutoLockManagers) is"));
-    }
     let availability = match beside.availability.as_deref().unwrap_or_default() {
         "" | "active" => Availability::Active,
         "pause" => Availability::Pause,
@@ -63,9 +59,6 @@ fn no_cluster() -> ApiError {
 
 async fn init(State(ctx): State<ApiContext>, body: Body) -> Answer {
     let (request, availability): (docker::SwarmInitRequest, _) = request(body).await?;
-    if request.force_new_cluster == Some(true) {
-        return Err(ApiError::absent("--force-new-cluster (ForceNewCluster) is"));
-    }
     if let Some(spec) = &request.spec {
         check(spec, 0)?;
     }
@@ -91,21 +84,18 @@ async fn update(State(ctx): State<ApiContext>, params: Params, body: Body) -> An
         ca.and_then(|c| c.force_rotate).unwrap_or(0)
     })?;
     check(&spec, rotations)?;
-    if params.flag("rotateManagerUnlockKey") {
-        return Err(ApiError::absent("locking managers (rotateManagerUnlockKey) is"));
-    }
-    let (worker, manager) = (params.flag("rotateWorkerToken"), params.flag("rotateManagerToken"));
-    ctx.swarm.update_swarm(version, spec, worker, manager).await?;
+    let rotate = Rotations {
+        worker_token: params.flag("rotateWorkerToken"),
+        manager_token: params.flag("rotateManagerToken"),
+        unlock_key: params.flag("rotateManagerUnlockKey"),
+    };
+    ctx.swarm.update_swarm(version, spec, rotate).await?;
     Ok(done())
 }
 
 /// Refuses settings this version would have to ignore. `rotations` is the present `ForceRotate`.
 fn check(spec: &docker::SwarmSpec, rotations: u64) -> Result<(), ApiError> {
     let set = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    let encryption = spec.encryption_config.as_ref();
-    if encryption.and_then(|e| e.auto_lock_managers) == Some(true) {
-        return Err(ApiError::absent("locking managers (EncryptionConfig.AutoLockManagers) is"));
-    }
     if let Some(ca) = &spec.ca_config {
         if ca.external_cas.as_ref().is_some_and(|c| !c.is_empty()) {
             return Err(ApiError::absent("an external CA (CAConfig.ExternalCAs) is"));
@@ -121,12 +111,14 @@ fn check(spec: &docker::SwarmSpec, rotations: u64) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// No manager of this version is ever locked: the key is always empty.
+/// The key that unlocks managers; empty while they lock nothing.
 async fn unlock_key(State(ctx): State<ApiContext>) -> Answer {
-    ctx.read(|_| ())?;
-    Ok(ok(json!({ "UnlockKey": "" })))
+    let key = ctx.read(|state| state.cluster.as_ref().and_then(|c| c.unlock_key.clone()))?;
+    Ok(ok(json!({ "UnlockKey": key.unwrap_or_default() })))
 }
 
-async fn unlock() -> ApiError {
-    ApiError::conflict("swarm is not locked")
+async fn unlock(State(ctx): State<ApiContext>, body: Body) -> Answer {
+    let request: docker::SwarmUnlockRequest = params::json(body).await?;
+    ctx.swarm.unlock(request.unlock_key.as_deref().unwrap_or_default()).await?;
+    Ok(done())
 }

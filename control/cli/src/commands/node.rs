@@ -41,6 +41,26 @@ pub(crate) async fn run(client: &Client, command: NodeCommand) -> CliResult<()> 
             println!("{node}");
             Ok(())
         }
+        NodeCommand::Promote { nodes } => {
+            each(&nodes, async |node| {
+                match give_role(client, node, "manager").await? {
+                    true => println!("Node {node} promoted to a manager in the swarm."),
+                    false => println!("Node {node} is already a manager."),
+                }
+                Ok(())
+            })
+            .await
+        }
+        NodeCommand::Demote { nodes } => {
+            each(&nodes, async |node| {
+                match give_role(client, node, "worker").await? {
+                    true => println!("Manager {node} demoted in the swarm."),
+                    false => println!("Node {node} is already a worker."),
+                }
+                Ok(())
+            })
+            .await
+        }
         NodeCommand::Rm { nodes, force } => {
             let force = if force { "?force=1" } else { "" };
             each(&nodes, async |node| {
@@ -61,6 +81,20 @@ pub(crate) async fn run(client: &Client, command: NodeCommand) -> CliResult<()> 
             task::list(client, "node", &ids, &listing).await
         }
     }
+}
+
+/// Whether the node had another role before.
+async fn give_role(client: &Client, node: &str, role: &str) -> CliResult<bool> {
+    let node = resolve(client, node).await?;
+    let current: Value = client.get(&format!("/nodes/{}", escape(&node))).await?;
+    if at(&current, "/Spec/Role") == role {
+        return Ok(false);
+    }
+    let mut spec = current["Spec"].clone();
+    spec["Role"] = role.into();
+    let (id, version) = (at(&current, "/ID"), &current["Version"]["Index"]);
+    client.post(&format!("/nodes/{id}/update?version={version}"), &spec).await?;
+    Ok(true)
 }
 
 /// `self` becomes this node's id.

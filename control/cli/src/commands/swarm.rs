@@ -1,6 +1,6 @@
-//! `swarm init|join|join-token|leave`.
+//! `swarm init|join|join-token|leave|unlock|unlock-key|update`.
 use crate::{
-    args::{MemberAddresses, SwarmCommand, SwarmInit, SwarmJoin},
+    args::{MemberAddresses, SwarmCommand, SwarmInit, SwarmJoin, SwarmUpdate},
     client::Client,
     error::{CliError, CliResult},
     text::at,
@@ -23,6 +23,9 @@ pub(crate) async fn run(client: &Client, command: SwarmCommand) -> CliResult<()>
             println!("Node left the swarm.");
             Ok(())
         }
+        SwarmCommand::Unlock => unlock(client).await,
+        SwarmCommand::UnlockKey { quiet, rotate } => unlock_key(client, quiet, rotate).await,
+        SwarmCommand::Update(update) => self::update(client, update).await,
     }
 }
 
@@ -47,7 +50,10 @@ async fn init(client: &Client, init: SwarmInit) -> CliResult<()> {
     if let Some(limit) = init.task_history_limit {
         spec["Orchestration"] = json!({ "TaskHistoryRetentionLimit": limit });
     }
+    spec["EncryptionConfig"] = json!({ "AutoLockManagers": init.autolock });
     request["Spec"] = spec;
+    request["AutoLockManagers"] = init.autolock.into();
+    request["ForceNewCluster"] = init.force_new_cluster.into();
     request["DataPathPort"] = init.data_path_port.into();
     request["DefaultAddrPool"] = init.default_addr_pool.into();
     request["SubnetSize"] = init.default_addr_pool_mask_length.into();
@@ -57,6 +63,88 @@ async fn init(client: &Client, init: SwarmInit) -> CliResult<()> {
     println!(
         "To add a manager to this swarm, run 'shoal swarm join-token manager' and follow the instructions.\n"
     );
+    if init.autolock {
+        show_unlock(&key(client).await?);
+    }
+    Ok(())
+}
+
+async fn update(client: &Client, update: SwarmUpdate) -> CliResult<()> {
+    let swarm: Value = client.get("/swarm").await?;
+    let mut spec = swarm["Spec"].clone();
+    for (group, field, value) in [
+        ("CAConfig", "NodeCertExpiry", update.cert_expiry),
+        ("Dispatcher", "HeartbeatPeriod", update.dispatcher_heartbeat),
+        ("Orchestration", "TaskHistoryRetentionLimit", update.task_history_limit),
+    ] {
+        if let Some(value) = value {
+            spec[group][field] = value.into();
+        }
+    }
+    let locked = spec.pointer("/EncryptionConfig/AutoLockManagers").and_then(Value::as_bool);
+    if let Some(autolock) = update.autolock {
+        spec["EncryptionConfig"] = json!({ "AutoLockManagers": autolock });
+    }
+    let version = &swarm["Version"]["Index"];
+    client.post(&format!("/swarm/update?version={version}"), &spec).await?;
+    println!("Swarm updated.");
+    if update.autolock == Some(true) && locked != Some(true) {
+        show_unlock(&key(client).await?);
+    }
+    Ok(())
+}
+
+async fn key(client: &Client) -> CliResult<String> {
+    let answer: Value = client.get("/swarm/unlockkey").await?;
+    match at(&answer, "/UnlockKey") {
+        "" => Err(CliError::usage("no unlock key is set")),
+        key => Ok(key.to_owned()),
+    }
+}
+
+fn show_unlock(key: &str) {
+    println!("To unlock a swarm manager after it restarts, run the `shoal swarm unlock`");
+    println!("command and provide the following key:\n\n    {key}\n");
+    println!("Please remember to store this key in a password manager, since without it you");
+    println!("will not be able to restart the manager.");
+}
+
+async fn unlock_key(client: &Client, quiet: bool, rotate: bool) -> CliResult<()> {
+    if rotate {
+        let swarm: Value = client.get("/swarm").await?;
+        let autolock = swarm.pointer("/Spec/EncryptionConfig/AutoLockManagers");
+        if autolock.and_then(Value::as_bool) != Some(true) {
+            return Err(CliError::usage("cannot rotate because autolock is not turned on"));
+        }
+        let version = &swarm["Version"]["Index"];
+        let path = format!("/swarm/update?version={version}&rotateManagerUnlockKey=true");
+        client.post(&path, &swarm["Spec"]).await?;
+        if !quiet {
+            println!("Successfully rotated manager unlock key.\n");
+        }
+    }
+    let key = key(client).await?;
+    match quiet {
+        true => println!("{key}"),
+        false => show_unlock(&key),
+    }
+    Ok(())
+}
+
+/// The key comes from standard input, where it stays out of the shell's history.
+async fn unlock(client: &Client) -> CliResult<()> {
+    let info: Value = client.get("/info").await?;
+    match at(&info, "/Swarm/LocalNodeState") {
+        "inactive" => return Err(CliError::usage("this node is not part of a swarm")),
+        "locked" => {}
+        _ => return Err(CliError::usage("swarm is not locked")),
+    }
+    eprint!("Please enter unlock key: ");
+    let mut key = String::new();
+    std::io::stdin()
+        .read_line(&mut key)
+        .map_err(|e| CliError::usage(format!("cannot read the unlock key: {e}")))?;
+    client.post("/swarm/unlock", &json!({ "UnlockKey": key.trim() })).await?;
     Ok(())
 }
 

@@ -122,6 +122,6 @@ impl Manager {
         tasks: Vec<String>,
         options: LogOptions,
     ) -> Result<BoxStream<'static, LogLine>, ControlError> {
-        broker::subscribe(self.inner(), tasks, options)
+        broker::subscribe(&self.leading()?, tasks, options)
     }
 }

@@ -4,19 +4,19 @@ use crate::{
     error::{from_store, out_of_sequence, refuse},
 };
 use shoal_identity::JoinToken;
-use shoal_model::{Change, ControlError, ErrorKind, Object, docker};
+use shoal_model::{Change, ControlError, ErrorKind, Object, Rotations, docker};
+use shoal_store::UnlockKey;
 
 impl Manager {
-    /// Changes the cluster's settings, and replaces join tokens where asked. `version` is the one
-    /// the user read.
+    /// Changes the cluster's settings, and replaces its secrets where asked. `version` is the one the
+    /// user read.
     pub async fn update_swarm(
         &self,
         version: u64,
         spec: docker::SwarmSpec,
-        rotate_worker: bool,
-        rotate_manager: bool,
+        rotate: Rotations,
     ) -> Result<(), ControlError> {
-        let digest = self.inner().root.digest();
+        let digest = self.leading()?.root.digest();
         let cluster = self.store().read(|state| {
             let present = state
                 .cluster
@@ -27,11 +27,16 @@ impl Manager {
             }
             let mut cluster = present;
             cluster.spec = cluster::updated(&cluster.spec, spec)?;
-            if rotate_worker {
+            if rotate.worker_token {
                 cluster.join_tokens.worker = JoinToken::new(digest).render().to_string();
             }
-            if rotate_manager {
+            if rotate.manager_token {
                 cluster.join_tokens.manager = JoinToken::new(digest).render().to_string();
+            }
+            match (cluster::locks(&cluster.spec), &cluster.unlock_key) {
+                (false, _) => cluster.unlock_key = None,
+                (true, Some(_)) if !rotate.unlock_key => {}
+                (true, _) => cluster.unlock_key = Some(UnlockKey::random().reveal().to_string()),
             }
             Ok(cluster)
         })?;

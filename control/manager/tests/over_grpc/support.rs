@@ -30,7 +30,7 @@ use tonic::{Status, transport::Channel};
 
 pub(crate) fn config(dir: &Path, listen: SocketAddr) -> ManagerConfig {
     let advertise = "127.0.0.1:2377".parse().unwrap();
-    ManagerConfig { state_dir: dir.to_owned(), listen, advertise }
+    ManagerConfig { state_dir: dir.to_owned(), listen, advertise, unlock_key: None }
 }
 
 pub(crate) fn loopback() -> SocketAddr {
@@ -171,7 +171,7 @@ impl Agent {
                         }
                         FromManager::Subscribe(s) => subscribe.send(s).await.unwrap(),
                         FromManager::Welcome(w) => assert_eq!(w.heartbeat_period_ms, 1_000),
-                        FromManager::Unsubscribe(_) => {}
+                        FromManager::Unsubscribe(_) | FromManager::Bearings(_) => {}
                     },
                     Ok(None) => return drop(end.send_replace(Some(Status::ok("")))),
                     Err(status) => return drop(end.send_replace(Some(status))),

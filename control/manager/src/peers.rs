@@ -1,0 +1,200 @@
+//! Connections to the other managers: one each, kept as long as it works.
+use async_trait::async_trait;
+use shoal_identity::{NodeCertificate, connect_within, peer_config};
+use shoal_rpc::{RaftRequest, raft_client::RaftClient};
+use shoal_store::{MAX_CALL_BYTES, RaftCall, Transport, TransportError};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{OnceCell, watch},
+    time::timeout,
+};
+use tonic::{Status, transport::Channel};
+
+/// How long connecting to a manager may take: the next attempt follows soon.
+const CONNECT_WAIT: Duration = Duration::from_secs(1);
+
+/// Longest answer of the replicated log's protocol; the log gives up much earlier where it can.
+const CALL_WAIT: Duration = Duration::from_secs(30);
+
+/// Largest message of the replicated log's protocol, bytes: what the store may send, and its frame.
+pub(crate) const MAX_RAFT_MESSAGE: usize = MAX_CALL_BYTES + 1024;
+
+/// The other managers, as this one reaches them.
+pub(crate) struct Peers {
+    credentials: watch::Receiver<Arc<NodeCertificate>>,
+    known: Mutex<BTreeMap<String, Peer>>,
+}
+
+#[derive(Default)]
+struct Peer {
+    link: Option<Arc<Link>>,
+    heard: Option<Instant>,
+}
+
+/// A connection, once it is made.
+struct Link {
+    addr: SocketAddr,
+    channel: OnceCell<Channel>,
+}
+
+/// Why a manager was not asked, or did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PeerError {
+    /// It was not reached: the call was not sent.
+    #[error("manager {node} at {addr} cannot be reached: {reason}")]
+    Unreachable {
+        /// Node id.
+        node: String,
+        /// Where it was looked for.
+        addr: String,
+        /// Why.
+        reason: String,
+    },
+    /// The connection broke, or time ran out: what became of the call is not known.
+    #[error("manager {node} did not answer: {reason}")]
+    Lost {
+        /// Node id.
+        node: String,
+        /// Why.
+        reason: String,
+    },
+    /// It answered with a refusal.
+    #[error("manager {node}: {}", status.message())]
+    Refused {
+        /// Node id.
+        node: String,
+        /// What it said.
+        status: Status,
+    },
+}
+
+impl Peers {
+    pub(crate) fn new(credentials: watch::Receiver<Arc<NodeCertificate>>) -> Peers {
+        Peers { credentials, known: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Peer>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The manager was heard of.
+    pub(crate) fn heard(&self, node: &str) {
+        let now = Instant::now();
+        let mut known = self.known();
+        match known.get_mut(node) {
+            Some(peer) => peer.heard = Some(now),
+            None => {
+                known.insert(node.to_owned(), Peer { link: None, heard: Some(now) });
+            }
+        }
+    }
+
+    /// How long the manager has not been heard of; `None` when it never was.
+    pub(crate) fn silence(&self, node: &str) -> Option<Duration> {
+        self.known().get(node)?.heard.map(|at| at.elapsed())
+    }
+
+    /// Makes one call to a manager, over a connection that is kept.
+    pub(crate) async fn call<T, F>(
+        &self,
+        node: &str,
+        addr: &str,
+        limit: Duration,
+        call: impl FnOnce(Channel) -> F,
+    ) -> Result<T, PeerError>
+    where
+        F: Future<Output = Result<tonic::Response<T>, Status>>,
+    {
+        let unreachable = |reason: String| PeerError::Unreachable {
+            node: node.to_owned(),
+            addr: addr.to_owned(),
+            reason,
+        };
+        let parsed = addr.parse().map_err(|e| unreachable(format!("{e}")))?;
+        let link = self.link(node, parsed);
+        let channel = link.channel.get_or_try_init(|| self.connect(node, parsed)).await;
+        let channel = channel.map_err(unreachable)?.clone();
+        let lost = |reason: String| {
+            self.drop_link(node, &link);
+            PeerError::Lost { node: node.to_owned(), reason }
+        };
+        match timeout(limit, call(channel)).await {
+            Ok(Ok(reply)) => {
+                self.heard(node);
+                Ok(reply.into_inner())
+            }
+            // With a source it is the connection's, without one the peer's own word.
+            Ok(Err(status)) if status.source().is_some() => Err(lost(status.to_string())),
+            Ok(Err(status)) => Err(PeerError::Refused { node: node.to_owned(), status }),
+            Err(_) => Err(lost(format!("no answer within {limit:?}"))),
+        }
+    }
+
+    /// Forgets managers that are none any more.
+    pub(crate) fn retain(&self, members: &BTreeSet<String>) {
+        self.known().retain(|node, _| members.contains(node));
+    }
+
+    /// Whether the manager answers at this address with its certificate.
+    pub(crate) async fn dial(&self, node: &str, addr: SocketAddr) -> Result<(), String> {
+        self.connect(node, addr).await.map(drop)
+    }
+
+    async fn connect(&self, node: &str, addr: SocketAddr) -> Result<Channel, String> {
+        let own = self.credentials.borrow().clone();
+        let tls = peer_config(&own, node).map_err(|e| e.to_string())?;
+        connect_within(CONNECT_WAIT, addr, tls).await.map_err(|e| e.to_string())
+    }
+
+    fn link(&self, node: &str, addr: SocketAddr) -> Arc<Link> {
+        let mut known = self.known();
+        let peer = known.entry(node.to_owned()).or_default();
+        match &peer.link {
+            Some(link) if link.addr == addr => link.clone(),
+            _ => {
+                let link = Arc::new(Link { addr, channel: OnceCell::new() });
+                peer.link = Some(link.clone());
+                link
+            }
+        }
+    }
+
+    /// The next call connects anew.
+    fn drop_link(&self, node: &str, broken: &Arc<Link>) {
+        if let Some(peer) = self.known().get_mut(node)
+            && peer.link.as_ref().is_some_and(|link| Arc::ptr_eq(link, broken))
+        {
+            peer.link = None;
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for Peers {
+    async fn call(
+        &self,
+        node_id: &str,
+        addr: &str,
+        call: RaftCall,
+        request: Vec<u8>,
+    ) -> Result<Vec<u8>, TransportError> {
+        let request = RaftRequest { kind: call.as_str().to_owned(), body: request };
+        let reply = Peers::call(self, node_id, addr, CALL_WAIT, |channel| async {
+            let client = RaftClient::new(channel).max_decoding_message_size(MAX_RAFT_MESSAGE);
+            client.max_encoding_message_size(MAX_RAFT_MESSAGE).call(request).await
+        });
+        match reply.await {
+            Ok(reply) => Ok(reply.body),
+            Err(PeerError::Refused { status, .. }) => {
+                Err(TransportError::Refused(status.message().to_owned()))
+            }
+            Err(error) => Err(TransportError::Unreachable(Box::new(error))),
+        }
+    }
+}

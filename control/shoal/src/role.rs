@@ -1,0 +1,184 @@
+//! Keeps a member what the cluster wants it to be: its certificate renewed in time and with the role it
+//! has, its manager part running while it is a manager.
+//!
+//! One task per membership. Its order survives a crash anywhere: the certificate on disk decides what the
+//! node is. Promoted, a node first has its new certificate and then takes its place among the managers;
+//! a node with a manager's certificate and no store, or an unfinished one, goes on from there. Demoted,
+//! it first has its worker's certificate, then ends the manager and removes the store; a store beside a
+//! worker's certificate is removed at the next start.
+use crate::membership::{Host, Member};
+use anyhow::{Context, Result};
+use shoal_agent::renew;
+use shoal_identity::{CertificateDir, KeyLock, NodeCertificate};
+use shoal_manager::{Manager, ManagerConfig};
+use shoal_model::Role;
+use std::{
+    io::ErrorKind,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{sync::watch, time::sleep};
+
+/// Pause after something failed.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A certificate is renewed at a random point between these parts of its life (swarmkit's), in percent.
+const RENEWED_FROM: u64 = 50;
+const RENEWED_UNTIL: u64 = 80;
+
+/// Longest sleep, in case the clock is set.
+const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+
+/// Where a member's files are.
+pub(crate) struct Folders {
+    data_root: PathBuf,
+    state_dir: PathBuf,
+}
+
+impl Folders {
+    pub(crate) fn of(host: &Host) -> Folders {
+        Folders { data_root: host.data_root.clone(), state_dir: host.state_dir.clone() }
+    }
+}
+
+/// Runs until it is aborted.
+pub(crate) async fn keep(member: Arc<Member>, folders: Folders) {
+    let mut roles = member.agent.role();
+    let mut renewal = renewal_of(&member.certificate.borrow());
+    loop {
+        let wanted = *roles.borrow_and_update();
+        let mut versions = member.manager().map(|manager| manager.store().watch());
+        let pause = match conform(&member, &folders, wanted, &mut renewal).await {
+            Ok(()) => renewal.saturating_sub(now()).min(LONGEST_SLEEP),
+            Err(error) => {
+                tracing::warn!("the node is not yet what the swarm wants it to be: {error:#}");
+                RETRY
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            changed = roles.changed() => if changed.is_err() { return },
+            () = lock_changes(&member, versions.as_mut()) => {}
+        }
+    }
+}
+
+/// Until the cluster wants another lock than there is.
+async fn lock_changes(member: &Member, versions: Option<&mut watch::Receiver<u64>>) {
+    let Some(versions) = versions else { return std::future::pending().await };
+    while versions.changed().await.is_ok() {
+        let wanted = member.manager().and_then(|manager| manager.unlock_key());
+        if wanted.is_some_and(|wanted| wanted != member.unlock_key()) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Locks key and store as the cluster wants it. In between, the node's key opens with the old unlock key
+/// and with the new one: whichever the store needs after a crash opens both.
+async fn relock(member: &Member, folders: &Folders, manager: &Manager) -> Result<()> {
+    let present = member.unlock_key();
+    let Some(wanted) = manager.unlock_key().filter(|wanted| *wanted != present) else {
+        return Ok(());
+    };
+    let certificate = member.certificate.borrow().clone();
+    let dir = CertificateDir::new(&folders.data_root);
+    let both = match (&present, &wanted) {
+        (Some(present), Some(wanted)) => vec![KeyLock::of(present), KeyLock::of(wanted)],
+        _ => Vec::new(),
+    };
+    dir.save_locked(&certificate, &both)?;
+    manager.lock(wanted.as_deref()).await?;
+    dir.save_locked(&certificate, &locks(wanted.as_deref()))?;
+    tracing::info!(locked = wanted.is_some(), "the manager's lock has changed");
+    member.set_unlock_key(wanted);
+    Ok(())
+}
+
+fn locks(unlock_key: Option<&str>) -> Vec<KeyLock> {
+    unlock_key.map(KeyLock::of).into_iter().collect()
+}
+
+async fn conform(
+    member: &Member,
+    folders: &Folders,
+    wanted: Option<Role>,
+    renewal: &mut Duration,
+) -> Result<()> {
+    let present = member.certificate.borrow().clone();
+    let other_role = wanted.is_some_and(|role| role != present.identity().role);
+    if other_role || now() >= *renewal {
+        let renewed = renew(&known(member), &present).await.context("renew the certificate")?;
+        // Workers are not locked: they know nothing that their containers do not.
+        let key = member.unlock_key().filter(|_| renewed.identity().role == Role::Manager);
+        let dir = CertificateDir::new(&folders.data_root);
+        dir.save_locked(&renewed, &locks(key.as_deref()))?;
+        tracing::info!(role = ?renewed.identity().role, "the certificate was renewed");
+        *renewal = renewal_of(&renewed);
+        if let Some(manager) = member.manager() {
+            manager.renewed(renewed.clone())?;
+        }
+        member.certificate.send_replace(Arc::new(renewed));
+    }
+    let certificate = NodeCertificate::clone(&member.certificate.borrow());
+    match (certificate.identity().role, member.manager()) {
+        (Role::Manager, None) => {
+            let config = ManagerConfig {
+                state_dir: folders.state_dir.clone(),
+                listen: member.listen(),
+                advertise: member.record.advertise,
+                unlock_key: member.unlock_key(),
+            };
+            let manager = Manager::join(config, certificate, &known(member)).await?;
+            tracing::info!("the node is a manager now");
+            member.set_manager(Some(manager.clone()));
+            relock(member, folders, &manager).await?;
+        }
+        (Role::Worker, Some(manager)) => {
+            member.set_manager(None);
+            manager.shutdown().await;
+            remove_store(&folders.state_dir)?;
+            member.set_unlock_key(None);
+            tracing::info!("the node is a worker now");
+        }
+        (Role::Manager, Some(manager)) => relock(member, folders, &manager).await?,
+        (Role::Worker, None) => {}
+    }
+    Ok(())
+}
+
+/// Other managers first: this node's own may just be starting.
+fn known(member: &Member) -> Vec<SocketAddr> {
+    let own = member.record.advertise;
+    let mut all: Vec<SocketAddr> = member.agent.managers().into_iter().map(|(_, a)| a).collect();
+    all.sort_by_key(|addr| *addr == own);
+    all
+}
+
+/// Removes what a manager keeps.
+pub(crate) fn remove_store(state_dir: &Path) -> Result<()> {
+    let raft = state_dir.join("raft");
+    match std::fs::remove_dir_all(&raft) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", raft.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// When to renew a certificate, since the epoch.
+fn renewal_of(certificate: &NodeCertificate) -> Duration {
+    let [begin, end] = certificate.validity().map(|t| u64::try_from(t.0).unwrap_or(0));
+    // The id is random and the same after a restart, so the renewal is not put off by restarting.
+    let id = certificate.identity().node_id.bytes();
+    let dice = id.fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let percent = RENEWED_FROM + dice % (RENEWED_UNTIL - RENEWED_FROM + 1);
+    Duration::from_nanos(begin + end.saturating_sub(begin) / 100 * percent)
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

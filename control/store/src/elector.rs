@@ -1,0 +1,249 @@
+//! Elections and signs of life, on timers of their own.
+//!
+//! openraft's timers are off. They are coarse (a tick of one and a half heartbeats, one election
+//! timeout for the process's life), and they stand still with its task while that waits for a slow
+//! disk. So one task here, which ends with openraft's:
+//!
+//! - follows the leader. Whoever hears nothing for a random time between [`PATIENCE_MIN`] and
+//!   [`PATIENCE_MAX`] asks the other voters first whether they would vote for it ([`RaftCall::Ask`],
+//!   Raft's "pre-vote"), and calls an election only if more than half would. A manager that was cut
+//!   off and returns therefore costs nobody the lead.
+//! - leads. Every [`HEARTBEAT`] openraft is told to send a sign of life. While it does not answer,
+//!   because its disk is slow, this task sends one by itself ([`RaftCall::Alive`]), but no longer than
+//!   [`STALL`]: a leader whose disk hangs must lose the lead.
+
+use crate::{
+    leadership::Metrics,
+    network::Network,
+    transport::RaftCall,
+    types::{LogId, ManagerId, Raft, Vote},
+    wire,
+};
+use openraft::ServerState;
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior},
+};
+
+/// Between two signs of life of a leader.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// How long a voter that hears of a leader refuses to help another to the lead. openraft keeps the
+/// same lease.
+pub(crate) const LEASE: Duration = Duration::from_millis(402);
+
+/// A follower that hears nothing for a random time between these wants to lead. The least is longer
+/// than the lease and four heartbeats; the spread makes it improbable that two ask at once.
+const PATIENCE_MIN: Duration = Duration::from_millis(450);
+const PATIENCE_MAX: Duration = Duration::from_millis(750);
+
+/// How long answers to [`RaftCall::Ask`] are waited for.
+const ASKING: Duration = Duration::from_millis(150);
+
+/// How long a leader whose own task does not answer goes on sending signs of life.
+const STALL: Duration = Duration::from_secs(5);
+
+/// How often a follower looks at the clock.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Would you vote for me?
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Ask {
+    pub(crate) candidate: ManagerId,
+    /// The end of the candidate's log.
+    pub(crate) last_log_id: Option<LogId>,
+}
+
+/// The leader lives.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Alive {
+    pub(crate) vote: Vote,
+}
+
+/// Whether a voter would help another to the lead.
+pub(crate) fn would_vote(
+    own_last: Option<LogId>,
+    ask: &Ask,
+    leads: bool,
+    since_leader: Option<Duration>,
+) -> bool {
+    let leader_lost = since_leader.is_none_or(|since| since > LEASE);
+    !leads && leader_lost && ask.last_log_id >= own_last
+}
+
+/// When to ask. Pure: time comes in.
+pub(crate) struct Timer {
+    /// Counts from the last sign of life, or from the last attempt.
+    from: Instant,
+    patience: Duration,
+}
+
+impl Timer {
+    pub(crate) fn new(now: Instant, random: f64) -> Timer {
+        Timer { from: now, patience: PATIENCE_MIN + (PATIENCE_MAX - PATIENCE_MIN).mul_f64(random) }
+    }
+
+    /// A sign of life came at `at`.
+    pub(crate) fn heard(&mut self, at: Instant) {
+        self.from = self.from.max(at);
+    }
+
+    pub(crate) fn due(&self, now: Instant) -> bool {
+        now.duration_since(self.from) >= self.patience
+    }
+
+    /// An attempt has failed: another after a pause that differs from the others'.
+    pub(crate) fn again(&mut self, now: Instant, random: f64) {
+        let pause = Duration::from_millis(50) + Duration::from_millis(250).mul_f64(random);
+        (self.from, self.patience) = (now, pause);
+    }
+}
+
+pub(crate) struct Elector {
+    pub(crate) raft: Raft,
+    pub(crate) network: Network,
+}
+
+impl Elector {
+    /// Runs until the store is dropped or openraft has ended.
+    pub(crate) async fn run(self, mut dropped: watch::Receiver<()>) {
+        tokio::select! {
+            _ = dropped.changed() => {}
+            () = self.elect_and_lead() => {}
+        }
+    }
+
+    async fn elect_and_lead(&self) {
+        let metrics = self.raft.metrics();
+        let mut timer = Timer::new(Instant::now(), random());
+        while metrics.has_changed().is_ok() {
+            let now = metrics.borrow().clone();
+            if now.running_state.is_err() {
+                return;
+            }
+            if now.state == ServerState::Leader {
+                self.lead(now.vote).await;
+                timer = Timer::new(Instant::now(), random());
+                continue;
+            }
+            tokio::time::sleep(LOOK).await;
+            let voters = now.membership_config.membership().voter_ids().collect::<BTreeSet<_>>();
+            if !voters.contains(&now.id) {
+                timer.heard(Instant::now());
+                continue;
+            }
+            if let Some(at) = self.network.contacts.leader_heard() {
+                timer.heard(at);
+            }
+            // A single voter has nobody to wait for.
+            let alone = voters.len() == 1 && now.state != ServerState::Candidate;
+            if alone || timer.due(Instant::now()) {
+                self.campaign(&now, &voters).await;
+                timer.again(Instant::now(), random());
+            }
+        }
+    }
+
+    /// Asks the others, and calls an election if enough would vote for this manager.
+    async fn campaign(&self, now: &Metrics, voters: &BTreeSet<ManagerId>) {
+        let last_log_id = self.raft.data_metrics().borrow().last_log;
+        let ask = Ask { candidate: now.id, last_log_id };
+        let mut asked = JoinSet::new();
+        for (id, peer) in now.membership_config.membership().nodes() {
+            if *id == now.id || !voters.contains(id) {
+                continue;
+            }
+            let (network, id, addr) = (self.network.clone(), *id, peer.addr.clone());
+            let request = wire::encode(&ask);
+            asked.spawn(async move {
+                let Ok(request) = request else { return None };
+                let answer = network.call(id, &addr, RaftCall::Ask, request);
+                let answer = tokio::time::timeout(ASKING, answer).await.ok()?.ok()?;
+                wire::decode::<bool>(&answer).ok()?.then_some(id)
+            });
+        }
+        let mut willing = BTreeSet::from([now.id]);
+        let membership = now.membership_config.membership();
+        let enough = |willing: &BTreeSet<ManagerId>| {
+            membership
+                .get_joint_config()
+                .iter()
+                .all(|config| 2 * config.intersection(willing).count() > config.len())
+        };
+        while !enough(&willing) {
+            match asked.join_next().await {
+                Some(answer) => willing.extend(answer.ok().flatten()),
+                None => return,
+            }
+        }
+        let heard = self.network.contacts.leader_heard();
+        if voters.len() > 1 && heard.is_some_and(|at| at.elapsed() <= LEASE) {
+            return; // a leader came forward meanwhile
+        }
+        drop(self.raft.trigger().elect().await);
+    }
+
+    /// Sends signs of life as long as this manager leads with `vote`.
+    async fn lead(&self, vote: Vote) {
+        let metrics = self.raft.metrics();
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut answered = Instant::now();
+        let mut waiting = None;
+        let leads = |metrics: &watch::Receiver<Metrics>| {
+            let metrics = metrics.borrow();
+            metrics.running_state.is_ok()
+                && metrics.state == ServerState::Leader
+                && metrics.vote == vote
+        };
+        let mut alive = JoinSet::new();
+        while leads(&metrics) && metrics.has_changed().is_ok() {
+            let told = waiting.get_or_insert_with(|| Box::pin(self.tell()));
+            tokio::select! {
+                told = told => {
+                    waiting = None;
+                    if !told {
+                        return;
+                    }
+                    answered = Instant::now();
+                    beat.tick().await;
+                }
+                _ = beat.tick() => {
+                    let stalled = answered.elapsed();
+                    if stalled > STALL || self.network.contacts.silent.load(Ordering::Relaxed) {
+                        continue;
+                    }
+                    alive.abort_all();
+                    while alive.try_join_next().is_some() {}
+                    let members = metrics.borrow().membership_config.clone();
+                    for (id, peer) in members.membership().nodes() {
+                        if *id == vote.leader_id.node_id {
+                            continue;
+                        }
+                        let (network, id, addr) = (self.network.clone(), *id, peer.addr.clone());
+                        let Ok(request) = wire::encode(&Alive { vote }) else { continue };
+                        alive.spawn(async move {
+                            let call = network.call(id, &addr, RaftCall::Alive, request);
+                            drop(tokio::time::timeout(LEASE, call).await);
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells openraft to send signs of life, and waits until it has taken note. False: it has ended.
+    async fn tell(&self) -> bool {
+        let silent = self.network.contacts.silent.load(Ordering::Relaxed);
+        (silent || self.raft.trigger().heartbeat().await.is_ok())
+            && self.raft.with_raft_state(|_| ()).await.is_ok()
+    }
+}
+
+fn random() -> f64 {
+    rand::rng().random()
+}
