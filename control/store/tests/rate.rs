@@ -55,6 +55,7 @@ fn put(id: String) -> Change {
         },
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
+        down_since: None,
     }))
 }
 
