@@ -157,7 +157,7 @@ fn filters_select_and_unknown_ones_are_refused() {
     assert_eq!(count("/services", json!({ "label": ["team=db"] })), 1);
     assert_eq!(count("/services", json!({ "mode": ["global"] })), 0);
     assert_eq!(count("/tasks", json!({ "service": ["db"] })), 2);
-    assert_eq!(count("/tasks", json!({ "node": ["self"] })), 3);
+    assert_eq!(count("/tasks", json!({ "node": ["self"] })), 2);
     assert_eq!(count("/tasks", json!({ "desired-state": ["shutdown"] })), 0);
     assert_eq!(count("/tasks", json!({ "_up-to-date": ["true"], "service": ["web"] })), 2);
     assert_eq!(count("/nodes", json!({ "role": ["worker"] })), 2);

@@ -33,10 +33,34 @@ fn no_plain_byte_of_a_container_crosses_the_wire() {
     assert!(inner.is_empty(), "{inner:?}");
 }
 
+/// A swarm that waits long before it takes a node for down: a busy machine may start a daemon
+/// slowly, and what is tested is not how soon others step in. Ends when dropped.
+struct Patient<'a>(&'a Cluster);
+
+impl<'a> Patient<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let patient = Patient(cluster);
+        patient.beat("1m").unwrap();
+        patient
+    }
+
+    fn beat(&self, period: &str) -> anyhow::Result<String> {
+        self.0.node(0).docker(&["swarm", "update", "--dispatcher-heartbeat", period])?.ok()
+    }
+}
+
+impl Drop for Patient<'_> {
+    fn drop(&mut self) {
+        // Docker's default. A cluster that no longer answers fails the next test by itself.
+        let _ = self.beat("5s");
+    }
+}
+
 /// Requests from inside by name, and from outside by a published port, while `act` goes on. None
 /// may fail.
 fn nothing_fails_while(name: &str, port: u16, act: impl FnOnce(&Cluster)) {
     let cluster = cluster();
+    let _patient = Patient::new(&cluster);
     let mut scene = Scene::on(&cluster);
     let network = format!("{name}-app");
     scene.network(&network, &[]);

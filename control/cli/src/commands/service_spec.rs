@@ -21,6 +21,8 @@ pub(crate) fn from_create(create: &ServiceCreate) -> Parsed<docker::ServiceSpec>
                 labels: Some(pairs(&create.container_label)),
                 capability_add: Some(create.cap_add.clone()),
                 capability_drop: Some(create.cap_drop.clone()),
+                // As docker's client says without --init: not the daemon's default, but none.
+                init: Some(false),
                 ..Default::default()
             }),
             networks: Some(create.network.iter().map(|n| network(n)).collect::<Parsed<_>>()?),
