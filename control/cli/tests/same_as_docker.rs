@@ -4,7 +4,11 @@ use shoal_api::{
     memory::MemorySwarm,
     testserver::{TestServer, run},
 };
-use std::process::{Command, Output};
+use std::{
+    process::{Command, Output},
+    thread,
+    time::{Duration, Instant},
+};
 
 fn ours(server: &TestServer, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal-cli-test"));
@@ -164,12 +168,17 @@ fn services_of_all_modes_are_made_and_listed_alike() {
         };
         assert_eq!(spec("s"), spec("d"), "{name}");
     }
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    // Both jobs, two tasks at a time; on a busy machine that may take a while.
+    let patience = Instant::now() + Duration::from_secs(60);
+    let done = "0/2 (3/3 completed)";
+    while ok(&s, &["service", "ls"]).matches(done).count() < 2 {
+        assert!(Instant::now() < patience, "{}", ok(&s, &["service", "ls"]));
+        thread::sleep(Duration::from_millis(100));
+    }
     for args in [&["service", "ls"][..], &["service", "ps", "agent-d"], &["service", "ps", "job-d"]]
     {
         same(&s, args);
     }
-    assert!(ok(&s, &["service", "ls"]).contains("0/2 (3/3 completed)"));
 }
 
 #[test]
