@@ -114,7 +114,18 @@ impl Control {
     /// Waits until this manager has everything that was acknowledged before the call, so that what is
     /// read afterwards is not older.
     pub async fn catch_up(&self) -> Result<(), ControlError> {
-        let newest: u64 = self.0.ask(Call::Version).await?;
+        let deadline = Instant::now() + CATCH_UP_WAIT;
+        let newest: u64 = loop {
+            match self.0.ask(Call::Version).await {
+                // The others may only have been too slow to confirm the leader.
+                Err(refusal)
+                    if refusal.kind == ErrorKind::Unavailable && Instant::now() < deadline =>
+                {
+                    sleep(LOOK).await;
+                }
+                result => break result?,
+            }
+        };
         let mut versions = self.0.store().watch();
         let reached = timeout(CATCH_UP_WAIT, versions.wait_for(|version| *version >= newest)).await;
         match reached {
