@@ -92,7 +92,6 @@ fn listed(lowers: &[PathBuf], upper: &Path, work: &Path, at: &Path) -> io::Resul
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
     use super::*;
     use std::fs;
     use tempfile::TempDir;

@@ -1,4 +1,5 @@
 //! Several managers: one state, one leader, and what happens when it goes.
+#![expect(clippy::unwrap_used, reason = "where a test cannot be set up it fails")]
 
 use crate::support::*;
 use shoal_identity::{NodeCertificate, client_config, connect, peer_config};
