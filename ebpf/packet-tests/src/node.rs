@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{SchedClassifier, TcAttachType, tc::qdisc_add_clsact};
 use shoal_maps::DropReason;
 
 use crate::{Family, Frame, Namespace, Tables, host_mac, ip, local_mac, system};
@@ -97,6 +97,10 @@ impl Node {
                 tables.object.program_mut(program).expect("a program").try_into().expect("tcx");
             program.load().expect("accepted by the verifier");
             for interface in interfaces {
+                if SchedClassifier::query_tcx(interface, TcAttachType::Ingress).is_err() {
+                    // Before Linux 6.6 programs hang on a qdisc.
+                    qdisc_add_clsact(interface).expect("a clsact qdisc");
+                }
                 program.attach(interface, TcAttachType::Ingress).expect("attached");
             }
         }
