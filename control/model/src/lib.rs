@@ -6,7 +6,9 @@
 
 mod assignment;
 mod control;
+mod journal;
 mod objects;
+mod rows;
 mod state;
 mod task;
 mod time;
@@ -19,6 +21,7 @@ pub use objects::{
     Availability, Cluster, EndpointState, JoinTokens, Meta, NetAddresses, Network, Node,
     NodeDescription, NodeOverlay, NodeState, NodeStatus, Role, Service,
 };
+pub use rows::{Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, WrongBase};
 pub use state::{ApplyError, Change, Object, ObjectKind, State};
 pub use task::{ContainerStatus, PublishedPort, Task, TaskState, TaskStatus};
 pub use time::Timestamp;

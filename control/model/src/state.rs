@@ -1,5 +1,6 @@
 //! The cluster's state in memory: objects by id, names, and the one way to change them.
 use crate::{
+    journal::Journal,
     objects::{Cluster, Meta, Network, Node, Service},
     task::Task,
     time::Timestamp,
@@ -144,6 +145,8 @@ pub struct State {
     pub tasks: BTreeMap<String, Task>,
     by_service: BTreeMap<String, BTreeSet<String>>,
     by_node: BTreeMap<String, BTreeSet<String>>,
+    #[serde(skip)]
+    journal: Journal,
 }
 
 impl State {
@@ -157,9 +160,11 @@ impl State {
     ) -> Result<(), ApplyError> {
         debug_assert!(index > self.version);
         self.check(&changes)?;
+        self.journal.begin(self.version);
         for change in changes {
             match change {
                 Change::Put(mut object) => {
+                    self.journal.touch(index, object.kind(), object.id());
                     let created = match object.meta().version {
                         0 => now,
                         _ => object.meta().created,
@@ -167,11 +172,23 @@ impl State {
                     *object.meta_mut() = Meta { version: index, created, updated: now };
                     self.put(object);
                 }
-                Change::Delete(kind, id) => self.delete(kind, &id),
+                Change::Delete(kind, id) => {
+                    self.journal.touch(index, kind, &id);
+                    self.delete(kind, &id);
+                }
             }
         }
         self.version = index;
         Ok(())
+    }
+
+    /// Objects put or removed after `version`, an object as often as it was changed. `None` when
+    /// that is not known: too long ago, or before this state was read from a snapshot.
+    pub fn touched_since(
+        &self,
+        version: u64,
+    ) -> Option<impl Iterator<Item = (ObjectKind, &str)> + '_> {
+        self.journal.since(version)
     }
 
     /// Present version of an object, if it exists.
