@@ -2,7 +2,10 @@
 //! networks, and reports what became of them.
 
 mod agent;
+mod backoff;
 mod container;
+mod dispatch;
+mod inbox;
 mod join;
 mod logs;
 mod plane;

@@ -1,25 +1,27 @@
 //! The session with the manager: says hello, beats, sends statuses, receives assignments. One tokio
 //! task; it connects again with growing pauses for as long as it is not cancelled.
-use crate::{logs, runner::Crew};
+use crate::{
+    backoff::{Backoff, beat},
+    inbox::{Inbox, News},
+    logs,
+    runner::Crew,
+};
 use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
 use shoal_identity::{NodeCertificate, client_config, connect};
 use shoal_model::{NodeAssignment, NodeDescription};
 use shoal_rpc::{
-    AgentMessage, Applied, Heartbeat, Hello, LeaveRequest, ManagerMessage, TaskStatus,
+    AgentMessage, Applied, Heartbeat, Hello, LeaveRequest, ManagerMessage, Resync, TaskStatus,
     TaskStatuses, agent_message, dispatcher_client::DispatcherClient, manager_message::Kind,
 };
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Channel};
 
-/// Pauses between attempts to connect: from the first, doubling, to the last (swarmkit's).
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_secs(8);
 /// Longest silence of the manager before the session is given up: it sends on change only, so this
 /// is for the first word.
 const WELCOME: Duration = Duration::from_secs(10);
@@ -31,6 +33,9 @@ const LONGEST_BEAT: Duration = Duration::from_secs(60);
 const GOODBYE: Duration = Duration::from_secs(3);
 /// Messages waiting to be sent.
 const QUEUE: usize = 64;
+/// Largest message taken, bytes: a part of an assignment is full at 256 KiB, but a single task may
+/// be as large as the store's largest proposal.
+const MESSAGE: usize = 4 << 20;
 /// Log subscriptions served at once.
 const MAX_SUBSCRIPTIONS: usize = 64;
 
@@ -66,17 +71,18 @@ pub(crate) struct Session {
 impl Session {
     /// Keeps a session, for ever.
     pub(crate) async fn run(self) {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = Backoff::default();
         for manager in self.config.managers.iter().cycle() {
+            let began = Instant::now();
             let ended = self.once(*manager).await;
-            let was_connected = self.state.borrow().connected;
+            let lasted =
+                if self.state.borrow().connected { began.elapsed() } else { Duration::ZERO };
             if let Err(error) = ended {
                 tracing::warn!(%manager, "no session with the manager: {error:#}");
                 let error = format!("{error:#}");
                 self.state.send_replace(SessionState { connected: false, error });
             }
-            pause = if was_connected { FIRST_PAUSE } else { (pause * 2).min(LAST_PAUSE) };
-            sleep(pause).await;
+            sleep(backoff.pause(lasted, rand::random())).await;
         }
     }
 
@@ -92,7 +98,7 @@ impl Session {
             data_path_port: self.config.data_path_port.into(),
         };
         tx.send(message(agent_message::Kind::Hello(hello))).await?;
-        let mut client = DispatcherClient::new(channel.clone()).max_decoding_message_size(64 << 20);
+        let mut client = DispatcherClient::new(channel.clone()).max_decoding_message_size(MESSAGE);
         let opened = timeout(WELCOME, client.session(ReceiverStream::new(rx))).await;
         let mut incoming = opened.context("the manager did not answer")??.into_inner();
         let first = timeout(WELCOME, incoming.message()).await.context("no word in time")??;
@@ -101,7 +107,7 @@ impl Session {
         self.crew.reports.resend();
         let (tell_period, period) = watch::channel(FIRST_BEAT);
         tokio::select! {
-            result = self.receive(first, &mut incoming, &channel, &tell_period) => result,
+            result = self.receive(first, &mut incoming, &channel, &tx, &tell_period) => result,
             result = self.send(&tx, period) => result,
         }
     }
@@ -111,20 +117,18 @@ impl Session {
         tx: &mpsc::Sender<AgentMessage>,
         mut period: watch::Receiver<Duration>,
     ) -> Result<()> {
-        let every = |period: Duration| {
-            let mut beat = interval(period);
-            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            beat
-        };
-        let mut beat = every(*period.borrow_and_update());
+        let mut next_beat = Instant::now();
         let mut applied = self.crew.plane.applied();
         applied.mark_changed();
         loop {
             let kind = tokio::select! {
-                _ = beat.tick() => agent_message::Kind::Heartbeat(Heartbeat {}),
+                () = sleep_until(next_beat) => {
+                    next_beat = Instant::now() + beat(*period.borrow(), rand::random());
+                    agent_message::Kind::Heartbeat(Heartbeat {})
+                }
                 changed = period.changed() => {
                     changed?;
-                    beat = every(*period.borrow_and_update());
+                    next_beat = Instant::now() + beat(*period.borrow_and_update(), rand::random());
                     continue;
                 }
                 changed = applied.changed() => {
@@ -149,20 +153,28 @@ impl Session {
         first: ManagerMessage,
         incoming: &mut Streaming<ManagerMessage>,
         channel: &Channel,
+        tx: &mpsc::Sender<AgentMessage>,
         period: &watch::Sender<Duration>,
     ) -> Result<()> {
+        let mut inbox = Inbox::default();
         let mut subscriptions = Subscriptions::default();
         let mut next = Some(first);
-        while let Some(message) = next {
-            match message.kind {
+        while let Some(said) = next {
+            match said.kind {
                 Some(Kind::Assignment(a)) => {
-                    let assignment: NodeAssignment = serde_json::from_slice(&a.assignment)
-                        .context("an assignment is not understood")?;
-                    let newer = self.assignments.borrow().as_ref().map_or(0, |a| a.generation);
-                    if assignment.generation >= newer {
-                        self.assignments.send_replace(Some(Arc::new(assignment)));
+                    let known = self.assignments.borrow().as_ref().map_or(0, |a| a.generation);
+                    match inbox.take(a, known)? {
+                        Some(News::Assignment(assignment)) => {
+                            self.assignments.send_replace(Some(Arc::new(assignment)));
+                        }
+                        Some(News::WrongBase(wrong)) => {
+                            tracing::info!("asking for the whole assignment: {wrong}");
+                            tx.send(message(agent_message::Kind::Resync(Resync {}))).await?;
+                        }
+                        None => {}
                     }
                 }
+                Some(Kind::Release(release)) => self.crew.release(release.tasks),
                 Some(Kind::Subscribe(subscription)) => {
                     if subscriptions.0.len() >= MAX_SUBSCRIPTIONS {
                         tracing::warn!("too many log subscriptions; one more is not served");

@@ -1,12 +1,15 @@
 //! Starting and ending a manager.
 use crate::{
     InitRequest, ManagerError,
+    board::{self, Board},
     broker::Broker,
     certificates::CertificatesService,
     clock::{self, Uptime},
     cluster,
     dispatcher::DispatcherService,
-    edit, reconciler,
+    edit,
+    herd::Herd,
+    reconciler,
     session::Sessions,
     statuses,
     watchdog::{self, Beats},
@@ -51,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) advertise: SocketAddr,
     pub(crate) sessions: Sessions,
     pub(crate) beats: Beats,
+    pub(crate) herd: Herd,
+    pub(crate) board: Board,
     pub(crate) broker: Broker,
     pub(crate) statuses: statuses::Sender,
     pub(crate) stop: CancellationToken,
@@ -156,6 +161,7 @@ impl Manager {
             }
         });
         inner.tasks.spawn(reconciler::run(inner.store.clone(), inner.stop.clone()));
+        inner.tasks.spawn(board::run(inner.clone()));
         inner.tasks.spawn(statuses::run(inner.clone(), reports));
         inner.tasks.spawn(watchdog::run(inner.clone()));
     }
@@ -220,8 +226,9 @@ impl Inner {
             .local_addr()
             .map_err(|source| ManagerError::Listen { addr: config.listen, source })?;
         let (statuses, reports) = statuses::channel();
-        let beats = Beats::new(Uptime::start());
-        store.read(|state| state.nodes.keys().for_each(|id| beats.expect(id)));
+        let uptime = Uptime::start();
+        let beats = Beats::new(uptime);
+        store.read(|state| state.nodes.keys().for_each(|id| beats.await_return(id)));
         let inner = Inner {
             store,
             root,
@@ -229,6 +236,8 @@ impl Inner {
             advertise: config.advertise,
             sessions: Sessions::default(),
             beats,
+            herd: Herd::new(uptime),
+            board: Board::new(),
             broker: Broker::default(),
             statuses,
             stop: CancellationToken::new(),

@@ -8,9 +8,12 @@ use std::{
     time::Duration,
 };
 
-/// How long a node may take to come back after the manager started, or to say hello after it got
-/// its certificate, before its beats are missed.
+/// How long a node may take to say hello after it got its certificate, before its beats are missed.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long a node may take to come back after the manager started: it has paused for up to 8 s
+/// between its attempts, and may have to wait for its turn.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// When each node was last heard of, on the manager's own clock.
 pub(crate) struct Beats {
@@ -31,6 +34,11 @@ impl Beats {
     /// The node is to be heard of soon.
     pub(crate) fn expect(&self, node: &str) {
         self.put(node, self.uptime.now().after(GRACE));
+    }
+
+    /// The manager has just started: the node is to come back.
+    pub(crate) fn await_return(&self, node: &str) {
+        self.put(node, self.uptime.now().after(RETURN));
     }
 
     fn put(&self, node: &str, at: Timestamp) {

@@ -1,5 +1,6 @@
 //! The manager over real gRPC on the loopback interface, with agents that run no containers.
 mod cluster;
 mod control;
+mod drain;
 mod support;
 mod trust;
