@@ -6,7 +6,7 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
         bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::generated::bpf_skb_adjust_room,
+    helpers::generated::{bpf_skb_adjust_room, bpf_skb_change_proto},
 };
 use shoal_maps::{Address, DropReason, GENEVE_PORT};
 
@@ -24,6 +24,10 @@ pub(crate) const PORT: [u8; 2] = GENEVE_PORT.to_be_bytes();
 const VERSION_LENGTH: u8 = 0x45;
 const TTL: u8 = 64;
 const DONT_FRAGMENT: [u8; 2] = [0x40, 0];
+/// Bytes that an IPv6 header is longer than one of IPv4 (RFC 8200, 3; RFC 791, 3.1).
+const V6_LONGER: u32 = 20;
+/// The kernel's `-EINVAL`.
+const UNKNOWN_FLAG: i64 = -22;
 
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -172,19 +176,42 @@ pub(crate) fn inside(packet: &Packet<'_>) -> Result<Inside, Refusal> {
 /// Takes the outer headers off; `packet` is the inner one.
 #[inline(always)]
 pub(crate) fn decapsulate(packet: &mut Packet<'_>) -> Result<(), Refusal> {
-    // Aggregated segments keep their size: growing it by the overhead would not fit the uplink.
-    let flags = BPF_F_ADJ_ROOM_FIXED_GSO
-        | if packet.v6 { BPF_F_ADJ_ROOM_DECAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_DECAP_L3_IPV4 };
-    let shrink = -(OVERHEAD as i32);
-    // SAFETY: the helper takes the bytes off or fails.
-    let refused =
-        unsafe { bpf_skb_adjust_room(packet.skb(), shrink, BPF_ADJ_ROOM_MAC, u64::from(flags)) };
+    let family = if packet.v6 { BPF_F_ADJ_ROOM_DECAP_L3_IPV6 } else { BPF_F_ADJ_ROOM_DECAP_L3_IPV4 };
+    let refused = match shrink(packet, OVERHEAD, family) {
+        // Before Linux 6.3 the helper does not know these flags.
+        UNKNOWN_FLAG => uncover(packet),
+        result => result,
+    };
     if refused != 0 {
         return Err(DropReason::Helper.into());
     }
     packet.base -= OVERHEAD;
     packet.transport -= OVERHEAD;
     Ok(())
+}
+
+/// Takes the outer headers off without the helper's changing the packet's family itself.
+#[inline(always)]
+fn uncover(packet: &Packet<'_>) -> i64 {
+    if !packet.v6 {
+        return shrink(packet, OVERHEAD, 0);
+    }
+    let v6 = u16::from_ne_bytes(ETHERTYPE_V6);
+    // SAFETY: the helper changes the family and makes room for the longer header, or fails.
+    match unsafe { bpf_skb_change_proto(packet.skb(), v6, 0) } {
+        // The longer header has its room already: that goes, too.
+        0 => shrink(packet, OVERHEAD + V6_LONGER, 0),
+        refused => refused,
+    }
+}
+
+/// Takes bytes off in front of the inner IP header.
+#[inline(always)]
+fn shrink(packet: &Packet<'_>, bytes: u32, family: u32) -> i64 {
+    // Aggregated segments keep their size: growing it by the overhead would not fit the uplink.
+    let flags = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO | family);
+    // SAFETY: the helper takes the bytes off or fails.
+    unsafe { bpf_skb_adjust_room(packet.skb(), -(bytes as i32), BPF_ADJ_ROOM_MAC, flags) }
 }
 
 #[inline(always)]
