@@ -114,6 +114,37 @@ async fn wrong_services_are_refused_with_docker_s_words() {
         ),
         (
             |s| {
+                let spread = docker::TaskSpecPlacementSpread {
+                    spread_descriptor: Some("node.hostname".into()),
+                };
+                s.task_template.as_mut().unwrap().placement = Some(docker::TaskSpecPlacement {
+                    preferences: Some(vec![docker::TaskSpecPlacementPreferences {
+                        spread: Some(spread),
+                    }]),
+                    ..Default::default()
+                })
+            },
+            "Placement.Preferences: cannot spread over \"node.hostname\": give node.labels.KEY or engine.labels.KEY",
+        ),
+        (
+            |s| {
+                let named = docker::GenericResourcesInnerNamedResourceSpec {
+                    kind: Some("gpu".into()),
+                    value: Some("UUID1".into()),
+                };
+                let resources = s.task_template.as_mut().unwrap().resources.get_or_insert_default();
+                resources.reservations = Some(docker::ResourceObject {
+                    generic_resources: Some(vec![docker::GenericResourcesInner {
+                        named_resource_spec: Some(named),
+                        ..Default::default()
+                    }]),
+                    ..Default::default()
+                });
+            },
+            "invalid argument for resource gpu: generic resources are asked for by number, not by name",
+        ),
+        (
+            |s| {
                 s.task_template.as_mut().unwrap().container_spec.as_mut().unwrap().secrets =
                     Some(vec![Default::default()])
             },
