@@ -6,6 +6,7 @@ mod object;
 mod packages;
 mod process;
 mod setup;
+mod simulate;
 mod test;
 mod toolchain;
 mod workspace;
@@ -39,6 +40,13 @@ enum Task {
         /// Run only the tests whose name contains this, and no other check
         #[arg(long, value_name = "NAME")]
         filter: Option<String>,
+    },
+    /// Simulate whole clusters: `--seed N [--events]` one seed, `--hours N` or `--seeds N` many,
+    /// `--saved` those that once found something
+    Simulate {
+        /// For the simulator; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Measure Shoal against the same machine without it
     Bench {
@@ -77,6 +85,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Build { release } => setup::build(setup::For::Build, release),
         Task::Demo { keep, stop } => demo::demo(keep, stop),
         Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Simulate { arguments } => simulate::run(&arguments),
         Task::Bench { name, json, check, quick } => demo::bench(&name, json, check, quick),
     }
 }
