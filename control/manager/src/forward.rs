@@ -185,6 +185,11 @@ impl Control {
 
     /// Gives this manager's vote back before it leaves the cluster.
     pub async fn retire(&self) -> Result<(), ControlError> {
+        self.0.can_lose(self.0.node_id()).or_else(|refusal| match self.0.store().is_leader() {
+            true => Err(refusal),
+            false => Ok(()), // the leader knows better
+        })?;
+        self.0.give_lead_away().await;
         self.0.ask(Call::Retire { node_id: self.0.node_id().to_owned() }).await
     }
 

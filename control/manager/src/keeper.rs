@@ -63,8 +63,12 @@ fn surplus(state: &State, members: &BTreeSet<String>) -> Vec<String> {
     all.into_iter().collect()
 }
 
-/// Takes a manager out of the log, and then its address out of the state.
+/// Takes a manager out of the log, and then its address out of the state. The leader itself gives the
+/// lead away; whoever has it then does the rest.
 pub(crate) async fn retire(inner: &Inner, id: &str) -> Result<(), String> {
+    if id == inner.node_id {
+        return inner.store.step_down().await.map(drop).map_err(|e| chain(&e));
+    }
     if inner.store.members().iter().any(|m| m.node_id == id) {
         tracing::info!(node = id, "the manager loses its vote");
         let removed = timeout(PATIENCE, inner.store.remove_member(id)).await;

@@ -203,8 +203,20 @@ impl Manager {
         self.0.lead.borrow().as_ref().map(|inner| inner.sessions.applied()).unwrap_or_default()
     }
 
-    /// Ends the manager's tasks and closes the store. Nodes go on with what they have.
+    /// Lets another manager lead, if this one does and there is one.
+    pub(crate) async fn give_lead_away(&self) {
+        if self.0.store.is_leader()
+            && self.0.store.members().iter().filter(|m| m.voter).count() > 1
+            && let Err(error) = self.0.store.step_down().await
+        {
+            tracing::warn!(error = %chain(&error), "nobody takes the lead over");
+        }
+    }
+
+    /// Ends the manager's tasks and closes the store. Nodes go on with what they have; so do the other
+    /// managers, one of which leads first, so that nobody has to miss this one.
     pub async fn shutdown(self) {
+        self.give_lead_away().await;
         self.0.stop.cancel();
         self.0.tasks.close();
         if timeout(SHUTDOWN_WAIT, self.0.tasks.wait()).await.is_err() {

@@ -141,6 +141,10 @@ impl Manager {
     /// On the leader: takes a manager out that leaves the cluster.
     pub(crate) async fn retire(&self, inner: &Inner, node_id: &str) -> Result<(), ControlError> {
         self.can_lose(node_id)?;
+        if node_id == inner.node_id {
+            let text = "this manager leads; another has to lead before it can go";
+            return Err(refuse(ErrorKind::Unavailable, text));
+        }
         let demoted = edit::node(&inner.store, node_id, |node| node.role = Role::Worker).await;
         demoted.map_err(from_store)?;
         keeper::retire(inner, node_id)
