@@ -1,8 +1,10 @@
 //! The programs and where they hang. Every link is pinned under the name of its program and, if it
-//! hangs on an interface, that one's, so that it outlives the daemon.
+//! hangs on an interface, that one's, so that it outlives the daemon. Where the kernel has no links
+//! for interfaces, a [filter] hangs there instead, with a record under such a name.
 use crate::{
-    LbError,
-    bpffs::{pins, unpin_link},
+    Hook, LbError,
+    bpffs::{pins, unpin, unpin_link},
+    filter,
     kernel::{self, Target},
 };
 use aya::{
@@ -42,7 +44,13 @@ pub(crate) const FROM_OVERLAY: &str = "from_overlay";
 /// Program on the uplink.
 pub(crate) const FROM_UPLINK: &str = "from_uplink";
 
-const AT_INTERFACES: [&str; 3] = [FROM_CONTAINER, FROM_OVERLAY, FROM_UPLINK];
+/// Start of the name of a pinned link.
+const LINK: &str = "link-";
+/// Start of the name of a filter's record.
+const FILTER: &str = "filter-";
+
+/// Programs on interfaces. Their order is part of what filters are found again by.
+pub(crate) const AT_INTERFACES: [&str; 3] = [FROM_CONTAINER, FROM_OVERLAY, FROM_UPLINK];
 
 /// Loads all programs into the kernel.
 pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), LbError> {
@@ -58,12 +66,18 @@ pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), LbError> {
     Ok(())
 }
 
-/// Gives every pinned link on an interface the program just loaded, and removes those that hang on
-/// nothing any more, or belong to a program that no longer exists.
+/// Gives every pinned link, and every filter on record, on an interface the program just loaded, and
+/// removes those that hang on nothing any more, or belong to a program that no longer exists.
 pub(crate) fn take_over(ebpf: &mut Ebpf, folder: &Path) -> Result<(), LbError> {
     for pin in pins(folder)? {
-        let Some(name) = pin.strip_prefix("link-") else { continue };
         let path = folder.join(&pin);
+        if let Some((name, ifname)) = filter_of(&pin) {
+            if !filter::replace(classifier(ebpf, name)?, name, &ifname, &path)? {
+                filter::remove(name, &ifname, &path)?;
+            }
+            continue;
+        }
+        let Some(name) = pin.strip_prefix("link-") else { continue };
         let of_interface = |p: &&str| name.strip_prefix(p).is_some_and(|r| r.starts_with('-'));
         if let Some(program) = AT_INTERFACES.into_iter().find(of_interface) {
             let attached = |target| matches!(target, Target::Interface(index) if index != 0);
@@ -114,27 +128,44 @@ pub(crate) fn at_cgroup(
     Ok(())
 }
 
-/// Attaches a program to an interface, or gives it to the link that is there.
+/// Attaches a program to an interface, or gives it to the link or filter that is there.
 pub(crate) fn at_interface(
     ebpf: &mut Ebpf,
     folder: &Path,
+    hook: Hook,
     name: &'static str,
     ifname: &str,
 ) -> Result<(), LbError> {
-    let failed = failed(name, format!("network interface {ifname}"));
-    let index = match kernel::interface_index(ifname) {
-        Ok(index) => index,
-        Err(e) => return Err(failed(Box::new(e))),
-    };
-    let pin = folder.join(pin_name(name, ifname));
-    if replace(ebpf, name, &pin, |target| target == Target::Interface(index))? {
+    let index = kernel::interface_index(ifname)
+        .map_err(|e| failed(name, format!("network interface {ifname}"))(Box::new(e)))?;
+    let link = folder.join(pin_name(LINK, name, ifname));
+    let record = folder.join(pin_name(FILTER, name, ifname));
+    // The other way's, if there is one, goes once this one's is there.
+    match hook {
+        Hook::Tcx => {
+            by_link(ebpf, &link, name, ifname, index)?;
+            if record.exists() { filter::remove(name, ifname, &record) } else { Ok(()) }
+        }
+        Hook::Clsact => {
+            filter::put(classifier(ebpf, name)?, name, ifname, &record)?;
+            unpin_link(&link)
+        }
+    }
+}
+
+fn by_link(
+    ebpf: &mut Ebpf,
+    pin: &Path,
+    name: &'static str,
+    ifname: &str,
+    index: u32,
+) -> Result<(), LbError> {
+    if replace(ebpf, name, pin, |target| target == Target::Interface(index))? {
         return Ok(());
     }
-    unpin_link(&pin)?;
-    let program: &mut SchedClassifier = match program(ebpf, name)?.try_into() {
-        Ok(program) => program,
-        Err(e) => return Err(failed(Box::new(e))),
-    };
+    unpin_link(pin)?;
+    let failed = failed(name, format!("network interface {ifname}"));
+    let program = classifier(ebpf, name)?;
     // Last in order: programs of others on the interface, say a firewall, see packets first.
     let options = TcAttachOptions::TcxOrder(LinkOrder::default());
     let attached = program
@@ -145,25 +176,56 @@ pub(crate) fn at_interface(
         Ok(Err(e)) => return Err(failed(Box::new(e))),
         Ok(Ok(link)) => link,
     };
-    link.pin(&pin).map_err(|e| failed(Box::new(e)))?;
+    link.pin(pin).map_err(|e| failed(Box::new(e)))?;
     Ok(())
 }
 
 /// Detaches a program from an interface. Nothing there is success.
 pub(crate) fn detach(folder: &Path, name: &'static str, ifname: &str) -> Result<(), LbError> {
-    unpin_link(&folder.join(pin_name(name, ifname)))
+    let record = folder.join(pin_name(FILTER, name, ifname));
+    if record.exists() {
+        filter::remove(name, ifname, &record)?;
+    }
+    unpin_link(&folder.join(pin_name(LINK, name, ifname)))
 }
 
 /// Names of the interfaces a program hangs on, or did until they went.
 pub(crate) fn interfaces(folder: &Path, name: &'static str) -> Result<Vec<String>, LbError> {
-    let prefix = format!("link-{name}-");
+    let prefixes = [LINK, FILTER].map(|kind| format!("{kind}{name}-"));
     let all = pins(folder)?;
-    Ok(all.iter().filter_map(|p| p.strip_prefix(&prefix)).map(|n| n.replace("%2e", ".")).collect())
+    let of_program = |pin: &String| {
+        prefixes.iter().find_map(|prefix| pin.strip_prefix(prefix)).map(|n| n.replace("%2e", "."))
+    };
+    Ok(all.iter().filter_map(of_program).collect())
+}
+
+/// Removes a pin of whatever kind, with what hangs somewhere because of it.
+pub(crate) fn remove(folder: &Path, pin: &str) -> Result<(), LbError> {
+    let path = folder.join(pin);
+    match filter_of(pin) {
+        Some((name, ifname)) => filter::remove(name, &ifname, &path),
+        None if pin.starts_with(LINK) => unpin_link(&path),
+        None => unpin(&path),
+    }
+}
+
+/// Whether something hangs somewhere because of a pin.
+pub(crate) fn is_attachment(pin: &str) -> bool {
+    pin.starts_with(LINK) || pin.starts_with(FILTER)
+}
+
+/// Program and interface of a filter's record.
+fn filter_of(pin: &str) -> Option<(&'static str, String)> {
+    let rest = pin.strip_prefix(FILTER)?;
+    AT_INTERFACES.into_iter().find_map(|name| {
+        let ifname = rest.strip_prefix(name)?.strip_prefix('-')?;
+        Some((name, ifname.replace("%2e", ".")))
+    })
 }
 
 /// The BPF file system takes no dots in names.
-fn pin_name(program: &str, ifname: &str) -> String {
-    format!("link-{program}-{}", ifname.replace('.', "%2e"))
+fn pin_name(kind: &str, program: &str, ifname: &str) -> String {
+    format!("{kind}{program}-{}", ifname.replace('.', "%2e"))
 }
 
 /// Gives a pinned link the loaded program if the link is there and hangs where it should.
@@ -193,7 +255,16 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Program
     ebpf.program_mut(name).ok_or(LbError::Missing { kind: "program", name })
 }
 
-fn failed(
+fn classifier<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, LbError> {
+    program(ebpf, name)?
+        .try_into()
+        .map_err(|e| LbError::Program { program: name, source: Box::new(e) })
+}
+
+pub(crate) fn failed(
     program: &'static str,
     target: String,
 ) -> impl Fn(Box<dyn Error + Send + Sync>) -> LbError {

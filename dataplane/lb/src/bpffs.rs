@@ -1,5 +1,5 @@
 //! The folders the data plane lives in: pins in a BPF file system, programs at a control group.
-use crate::{LbError, kernel};
+use crate::{LbError, attach, kernel};
 use rustix::mount::{MountFlags, mount};
 use shoal_maps::LAYOUT_VERSION;
 use std::{
@@ -56,19 +56,20 @@ pub(crate) fn unpin_link(path: &Path) -> Result<(), LbError> {
     unpin(path)
 }
 
-fn unpin(path: &Path) -> Result<(), LbError> {
+/// Removes a pin; nothing there is success.
+pub(crate) fn unpin(path: &Path) -> Result<(), LbError> {
     match fs::remove_file(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(failed("unpin", path)),
     }
 }
 
-/// Removes a layout's folder with all pins: links first, so that no program runs without its maps.
+/// Removes a layout's folder with all pins: what is attached first, so that no program runs without
+/// its maps.
 pub(crate) fn remove(folder: &Path) -> Result<(), LbError> {
-    let (links, maps): (Vec<_>, Vec<_>) =
-        pins(folder)?.into_iter().partition(|name| name.starts_with("link-"));
-    links.iter().try_for_each(|name| unpin_link(&folder.join(name)))?;
-    maps.iter().try_for_each(|name| unpin(&folder.join(name)))?;
+    let (attached, maps): (Vec<_>, Vec<_>) =
+        pins(folder)?.into_iter().partition(|name| attach::is_attachment(name));
+    attached.iter().chain(&maps).try_for_each(|name| attach::remove(folder, name))?;
     match fs::remove_dir(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(failed("remove", folder)),

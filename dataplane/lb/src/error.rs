@@ -188,6 +188,16 @@ pub enum LbError {
         /// Cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Detaching a program.
+    #[error("cannot detach {program} from {target}")]
+    Detach {
+        /// The program.
+        program: String,
+        /// The interface.
+        target: String,
+        /// Cause.
+        source: Box<aya::programs::ProgramError>,
+    },
     /// Access to a map.
     #[error("cannot {action} map {name}")]
     Map {

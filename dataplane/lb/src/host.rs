@@ -1,12 +1,21 @@
 //! What the host must have, found by trying, and what to do where it is missing.
-use aya::programs::{SchedClassifier, TcAttachType};
+use crate::{filter, kernel};
+use aya::{
+    programs::{ProgramType, SchedClassifier, TcAttachType},
+    sys::{BpfHelper, is_helper_supported},
+};
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
 };
 
+/// Oldest kernel Shoal is tested with.
+const TESTED_SINCE: &str = "6.1";
 /// Oldest kernel with tcx.
 const TCX_SINCE: &str = "6.6";
+/// Oldest kernel with the youngest of the helpers that all of Shoal needs, `bpf_set_retval`: by it a
+/// refused `connect()` says why.
+const HELPERS_SINCE: &str = "5.18";
 /// Capabilities needed: their bits (`include/uapi/linux/capability.h`), one of which is enough, the
 /// name of the narrowest, and what for.
 const CAPABILITIES: [(u64, &str, &str); 3] = [
@@ -39,12 +48,33 @@ pub struct HostProbe {
     pub capabilities: u64,
     /// Release of the kernel, for messages.
     pub release: String,
+    /// Whether the helper `bpf_set_retval` is there; `None` when that could not be asked.
+    pub helpers: Option<bool>,
     /// Whether tcx answered; `None` when that could not be asked.
     pub tcx: Option<bool>,
+    /// Whether an interface can have a clsact qdisc; `None` when that could not be asked, or was not
+    /// because there is tcx.
+    pub clsact: Option<bool>,
     /// Whether the kernel knows the BPF file system.
     pub bpffs: bool,
     /// Where a cgroup v2 file system is mounted.
     pub cgroup2: Option<PathBuf>,
+}
+
+/// How programs hang on interfaces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hook {
+    /// By links, which are pinned (Linux 6.6).
+    Tcx,
+    /// By filters of a clsact qdisc, which belong to the interface.
+    Clsact,
+}
+
+impl HostProbe {
+    /// How programs hang on interfaces of this host: by links unless the kernel is known to have none.
+    pub fn hook(&self) -> Hook {
+        if self.tcx == Some(false) { Hook::Clsact } else { Hook::Tcx }
+    }
 }
 
 /// What this host lacks for the data plane; empty when nothing.
@@ -63,10 +93,27 @@ pub fn problems(probe: &HostProbe) -> Vec<Problem> {
             });
         }
     }
-    if probe.tcx == Some(false) {
+    if probe.helpers == Some(false) {
         found.push(Problem {
-            what: format!("tcx needs Linux {TCX_SINCE}, this is {}", probe.release),
-            remedy: format!("boot a kernel of at least {TCX_SINCE}"),
+            what: format!(
+                "the BPF helper bpf_set_retval needs Linux {HELPERS_SINCE}, this is {}",
+                probe.release
+            ),
+            remedy: format!("boot a kernel of at least {TESTED_SINCE}"),
+        });
+    }
+    if probe.tcx == Some(false) && probe.clsact == Some(false) {
+        found.push(Problem {
+            what: format!(
+                "tcx needs Linux {TCX_SINCE}, this is {}, and its stead, the clsact qdisc, is not \
+                 there either",
+                probe.release
+            ),
+            remedy: format!(
+                "load the module (modprobe sch_ingress), or boot a kernel of at least {TCX_SINCE}, \
+                 or one built with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF, as distributions' \
+                 are"
+            ),
         });
     }
     if !probe.bpffs {
@@ -95,10 +142,18 @@ pub fn probe_host() -> HostProbe {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
+    let tcx = probe_tcx();
+    // Tried where it disturbs nobody; the kernel loads the module if that is all that is missing.
+    let clsact = (tcx == Some(false))
+        .then(|| kernel::in_empty_namespace(|| filter::probe("lo")).flatten())
+        .flatten();
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     HostProbe {
         capabilities,
-        tcx: probe_tcx(),
+        helpers: is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval)
+            .ok(),
+        tcx,
+        clsact,
         release,
         bpffs: read("/proc/filesystems").lines().any(|line| line.ends_with("\tbpf")),
         cgroup2: cgroup_root(),
@@ -141,7 +196,9 @@ mod tests {
         HostProbe {
             capabilities: u64::MAX,
             release: "6.18.0".into(),
+            helpers: Some(true),
             tcx: Some(true),
+            clsact: None,
             bpffs: true,
             cgroup2: Some("/sys/fs/cgroup".into()),
         }
@@ -174,13 +231,32 @@ mod tests {
 
     #[test]
     fn an_old_kernel_is_told_the_feature_and_the_version() {
-        let probe = HostProbe { tcx: Some(false), release: "6.1.0-37-amd64".into(), ..able() };
+        let probe = HostProbe { helpers: Some(false), release: "5.10.0-30-amd64".into(), ..able() };
         assert_eq!(
             said(&probe),
-            ["tcx needs Linux 6.6, this is 6.1.0-37-amd64: boot a kernel of at least 6.6"]
+            [
+                "the BPF helper bpf_set_retval needs Linux 5.18, this is 5.10.0-30-amd64: boot a kernel \
+              of at least 6.1"
+            ]
         );
-        let unknown = HostProbe { tcx: None, ..able() };
+        let unknown = HostProbe { helpers: None, tcx: None, ..able() };
         assert_eq!(said(&unknown), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_kernel_without_tcx_serves_by_clsact_and_is_told_when_it_has_neither() {
+        let probe = HostProbe {
+            tcx: Some(false),
+            clsact: Some(true),
+            release: "6.1.0-37-amd64".into(),
+            ..able()
+        };
+        assert_eq!((said(&probe), probe.hook()), (vec![], Hook::Clsact));
+        assert_eq!(able().hook(), Hook::Tcx);
+        let said = said(&HostProbe { clsact: Some(false), ..probe });
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].starts_with("tcx needs Linux 6.6, this is 6.1.0-37-amd64, "), "{said:?}");
+        assert!(said[0].contains("modprobe sch_ingress"), "{said:?}");
     }
 
     #[test]

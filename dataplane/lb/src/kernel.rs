@@ -1,5 +1,5 @@
-//! The few calls aya has no safe way for: replacing the program of a pinned link of any kind, and
-//! asking a link what it hangs on. Layouts are those of `include/uapi/linux/bpf.h`.
+//! The few calls aya has no safe way for: replacing the program of a pinned link of any kind, asking a
+//! link what it hangs on, and a namespace to try things in. Layouts are those of `include/uapi/linux/bpf.h`.
 #![expect(unsafe_code, reason = "system calls")]
 use std::{
     ffi::CString,
@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     os::unix::ffi::OsStrExt,
     path::Path,
+    thread,
 };
 
 /// `BPF_OBJ_GET`.
@@ -126,6 +127,19 @@ pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
         0 => Err(io::Error::last_os_error()),
         index => Ok(index),
     }
+}
+
+/// Runs something in a network namespace that holds a loopback interface and goes with it. `None`
+/// when there cannot be one.
+pub(crate) fn in_empty_namespace<T: Send>(job: impl FnOnce() -> T + Send) -> Option<T> {
+    let inside = || {
+        // SAFETY: only this thread moves, and it ends with the job.
+        match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+            0 => Some(job()),
+            _ => None,
+        }
+    };
+    thread::scope(|scope| scope.spawn(inside).join().ok().flatten())
 }
 
 /// # Safety

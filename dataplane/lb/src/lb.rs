@@ -1,8 +1,8 @@
 //! The load balancer of a node: programs, maps and links of one pin folder.
 use crate::{
-    Contents, Counters, LbError, LbTable, attach, bpffs, check_host, contents,
+    Contents, Counters, Hook, LbError, LbTable, attach, bpffs, contents,
     maps::{self, Maps, SHAPES, Shape},
-    plan,
+    plan, probe_host, problems,
 };
 use aya::{Ebpf, EbpfLoader};
 use std::path::PathBuf;
@@ -28,6 +28,7 @@ pub struct LbConfig {
 pub struct Lb {
     ebpf: Ebpf,
     maps: Maps,
+    hook: Hook,
     folder: PathBuf,
     root: PathBuf,
     /// What the maps hold; unknown at first, and after a failed write.
@@ -42,17 +43,26 @@ impl std::fmt::Debug for Lb {
 
 impl Lb {
     /// Loads the programs, with the maps that are pinned or with new ones, and attaches those of
-    /// sockets. Links left by an earlier run get the new programs, without a gap; those of other
-    /// layouts are removed afterwards. Call it in the host's network namespace.
+    /// sockets. Links and filters left by an earlier run get the new programs, without a gap; those of
+    /// other layouts are removed afterwards. Call it in the host's network namespace, and so all
+    /// that attaches and detaches.
     ///
     /// # Errors
     /// [`LbError::Host`] when the host lacks something; when pinned maps do not fit; when the kernel
     /// refuses.
     pub fn open(config: &LbConfig) -> Result<Lb, LbError> {
-        let problems = check_host();
-        if !problems.is_empty() {
-            return Err(LbError::Host(problems));
+        let host = probe_host();
+        match problems(&host) {
+            none if none.is_empty() => Lb::open_by(host.hook(), config),
+            problems => Err(LbError::Host(problems)),
         }
+    }
+
+    /// The same, with the programs of interfaces hung up as told, without looking at the host.
+    ///
+    /// # Errors
+    /// As [`Lb::open`], but for [`LbError::Host`].
+    pub fn open_by(hook: Hook, config: &LbConfig) -> Result<Lb, LbError> {
         let folder = bpffs::prepare(&config.bpf_root)?;
         let cgroup = bpffs::open_cgroup(&config.cgroup)?;
         let mut loader = EbpfLoader::new();
@@ -69,15 +79,16 @@ impl Lb {
             info!(folder = %other.display(), "removing the data plane of another layout");
             bpffs::remove(&other)?;
         }
-        Ok(Lb { ebpf, maps, folder, root: config.bpf_root.clone(), current: None })
+        info!(?hook, "load balancer open");
+        Ok(Lb { ebpf, maps, hook, folder, root: config.bpf_root.clone(), current: None })
     }
 
     /// Attaches to the overlay device.
     ///
     /// # Errors
-    /// When there is no such interface, or the kernel has no tcx.
+    /// When there is no such interface, or the kernel refuses.
     pub fn attach_overlay(&mut self, ifname: &str) -> Result<(), LbError> {
-        attach::at_interface(&mut self.ebpf, &self.folder, attach::FROM_OVERLAY, ifname)
+        self.attach(attach::FROM_OVERLAY, ifname)
     }
 
     /// Attaches to the uplink, and detaches from another one if the uplink has changed.
@@ -85,7 +96,7 @@ impl Lb {
     /// # Errors
     /// As [`Lb::attach_overlay`].
     pub fn attach_uplink(&mut self, ifname: &str) -> Result<(), LbError> {
-        attach::at_interface(&mut self.ebpf, &self.folder, attach::FROM_UPLINK, ifname)?;
+        self.attach(attach::FROM_UPLINK, ifname)?;
         for other in attach::interfaces(&self.folder, attach::FROM_UPLINK)? {
             if other != ifname {
                 attach::detach(&self.folder, attach::FROM_UPLINK, &other)?;
@@ -99,13 +110,17 @@ impl Lb {
     /// # Errors
     /// As [`Lb::attach_overlay`].
     pub fn attach_container(&mut self, host_ifname: &str) -> Result<(), LbError> {
-        attach::at_interface(&mut self.ebpf, &self.folder, attach::FROM_CONTAINER, host_ifname)
+        self.attach(attach::FROM_CONTAINER, host_ifname)
+    }
+
+    fn attach(&mut self, program: &'static str, ifname: &str) -> Result<(), LbError> {
+        attach::at_interface(&mut self.ebpf, &self.folder, self.hook, program, ifname)
     }
 
     /// Detaches from the overlay device; nothing there is success.
     ///
     /// # Errors
-    /// When the pin cannot be removed.
+    /// When the kernel refuses, or the pin cannot be removed.
     pub fn detach_overlay(&mut self, ifname: &str) -> Result<(), LbError> {
         attach::detach(&self.folder, attach::FROM_OVERLAY, ifname)
     }
@@ -113,7 +128,7 @@ impl Lb {
     /// Detaches from the uplink; nothing there is success.
     ///
     /// # Errors
-    /// When the pin cannot be removed.
+    /// When the kernel refuses, or the pin cannot be removed.
     pub fn detach_uplink(&mut self, ifname: &str) -> Result<(), LbError> {
         attach::detach(&self.folder, attach::FROM_UPLINK, ifname)
     }
@@ -122,7 +137,7 @@ impl Lb {
     /// gone, which leaves the pin.
     ///
     /// # Errors
-    /// When the pin cannot be removed.
+    /// When the kernel refuses, or the pin cannot be removed.
     pub fn detach_container(&mut self, host_ifname: &str) -> Result<(), LbError> {
         attach::detach(&self.folder, attach::FROM_CONTAINER, host_ifname)
     }

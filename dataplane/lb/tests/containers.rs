@@ -2,13 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 mod bench;
 
-use bench::{Bench, bench};
-use shoal_lb::{BackendEntry, Caller, EndpointEntry, Lb, LbTable, Local, VipEntry, id};
+use bench::{Bench, bench_each};
+use shoal_lb::{BackendEntry, Caller, EndpointEntry, Hook, Lb, LbTable, Local, VipEntry, id};
 use shoal_links::{Attachment, Links, NetNs, PlugSpec, host_ifname};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     thread,
     time::Duration,
 };
@@ -55,11 +56,16 @@ impl Container {
         Container { netns, address, net, task, local }
     }
 
-    /// Whether an echo request is answered, through the socket any process may ping with.
+    /// Whether an echo request is answered within a second.
     fn pings(&self, address: Ipv4Addr) -> bool {
+        self.pings_within(address, Duration::from_secs(1))
+    }
+
+    /// Whether an echo request is answered, through the socket any process may ping with.
+    fn pings_within(&self, address: Ipv4Addr, time: Duration) -> bool {
         let ping = || {
             let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::ICMPV4)).unwrap();
-            socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            socket.set_read_timeout(Some(time)).unwrap();
             socket.connect(&SocketAddr::from((address, 0)).into()).unwrap();
             let mut request = [0; 64];
             request[0] = 8;
@@ -132,7 +138,7 @@ fn table(containers: &[&Container], backends: &[&Container]) -> LbTable {
 
 #[test]
 fn containers_of_one_network_reach_each_other_and_those_of_another_do_not() {
-    bench("containers", |bench| {
+    bench_each("containers", |bench| {
         let mut lb = bench.open();
         let a = Container::start(bench, &mut lb, "task-a", 1, 11);
         let b = Container::start(bench, &mut lb, "task-b", 1, 12);
@@ -157,7 +163,7 @@ fn containers_of_one_network_reach_each_other_and_those_of_another_do_not() {
 
 #[test]
 fn a_vip_serves_processes_the_socket_hooks_do_not_see() {
-    bench("fallback", |bench| {
+    bench_each("fallback", |bench| {
         let mut lb = bench.open();
         let client = Container::start(bench, &mut lb, "client", 1, 11);
         let server = Container::start(bench, &mut lb, "server", 1, 12);
@@ -176,5 +182,52 @@ fn a_vip_serves_processes_the_socket_hooks_do_not_see() {
         lb.apply(&table(&all, &[])).unwrap();
         assert_eq!(client.ask(vip), None);
         assert!(lb.counters().unwrap().drops["no_backend"] > 0);
+    });
+}
+
+#[test]
+fn no_packet_is_lost_while_daemons_take_over_from_each_other() {
+    bench_each("relay", |bench| {
+        let mut lb = bench.open();
+        let a = Container::start(bench, &mut lb, "task-a", 1, 11);
+        let b = Container::start(bench, &mut lb, "task-b", 1, 12);
+        lb.apply(&table(&[&a, &b], &[])).unwrap();
+        assert!(a.pings(b.address));
+        drop(lb);
+        let (over, answered) = (AtomicBool::new(false), AtomicU32::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // A busy machine is slow, but only what is lost is never answered.
+                    let answer = a.pings_within(b.address, Duration::from_secs(20));
+                    assert!(answer, "after {answered:?} answers");
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            for _ in 0..3 {
+                let mut lb = bench.open();
+                // The agent attaches again to what it finds.
+                lb.attach_container(&host_ifname("task-a")).unwrap();
+                lb.attach_container(&host_ifname("task-b")).unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(answered.load(Ordering::Relaxed) > 100, "{answered:?}");
+    });
+}
+
+#[test]
+fn a_daemon_that_hangs_programs_up_otherwise_leaves_none_of_the_other_way() {
+    bench_each("change", |bench| {
+        let mut lb = bench.open();
+        let a = Container::start(bench, &mut lb, "task-a", 1, 11);
+        let b = Container::start(bench, &mut lb, "task-b", 1, 12);
+        lb.apply(&table(&[&a, &b], &[])).unwrap();
+        drop(lb);
+        let mut lb = Lb::open_by(Hook::Clsact, &bench.config).unwrap();
+        lb.attach_container(&host_ifname("task-a")).unwrap();
+        assert!(a.pings(b.address));
+        lb.detach_container(&host_ifname("task-a")).unwrap();
+        assert!(!a.pings(b.address), "nothing forwards any more");
     });
 }

@@ -3,11 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking")]
 mod bench;
 
-use bench::{Bench, bench, chain, run};
+use bench::{Bench, bench_by, bench_each, chain, run};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use shoal_lb::{
-    BackendEntry, Caller, Contents, EndpointEntry, Lb, LbConfig, LbError, LbTable, Local,
-    NodeSettings, VipEntry, check_host, contents, id,
+    BackendEntry, Caller, Contents, EndpointEntry, Hook, Lb, LbConfig, LbError, LbTable, Local,
+    NodeSettings, VipEntry, check_host, contents, id, probe_host,
 };
 use shoal_links::NetNs;
 use std::{
@@ -19,6 +19,11 @@ use std::{
     process::{Command, Output},
     thread,
 };
+
+/// Runs a test the way the host offers.
+fn bench(name: &str, test: impl FnOnce(&Bench) + Send) {
+    bench_by(probe_host().hook(), name, test);
+}
 
 fn folder(bench: &Bench) -> PathBuf {
     bench.config.bpf_root.join(format!("v{}", shoal_maps::LAYOUT_VERSION))
@@ -217,15 +222,26 @@ fn an_attached_process_reaches_backends_through_the_vip_also_while_no_daemon_run
     });
 }
 
-/// Number of programs at the ingress of an interface.
+/// What `tc` shows of the filters at the ingress of an interface, one a line.
+fn filters_at(ifname: &str) -> Vec<String> {
+    let tc = ["filter", "show", "dev", ifname, "ingress"];
+    let output = Command::new("tc").args(tc).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let filters = text.lines().filter(|line| line.contains(" handle ") || line.contains(" fh "));
+    filters.map(str::to_owned).collect()
+}
+
+/// Number of programs at the ingress of an interface, whichever way they hang there.
 fn programs_at(ifname: &str) -> usize {
     use aya::programs::{SchedClassifier, TcAttachType};
-    SchedClassifier::query_tcx(ifname, TcAttachType::Ingress).unwrap().1.len()
+    // None can be asked for where there is no tcx.
+    let links = SchedClassifier::query_tcx(ifname, TcAttachType::Ingress).map_or(0, |q| q.1.len());
+    links + filters_at(ifname).len()
 }
 
 #[test]
 fn programs_stay_on_interfaces_over_restarts_and_go_when_asked() {
-    bench("attach", |bench| {
+    bench_each("attach", |bench| {
         run("ip link add shv-1 type veth peer name c1");
         run("ip link add up.1 type veth peer name up.2");
         run("ip link add ov0 type veth peer name ov1");
@@ -264,9 +280,92 @@ fn programs_stay_on_interfaces_over_restarts_and_go_when_asked() {
     });
 }
 
+/// The program of a line of [`filters_at`].
+fn program_of(filter: &str) -> &str {
+    filter.split(" id ").nth(1).unwrap().split(' ').next().unwrap()
+}
+
+#[test]
+fn filters_get_the_new_program_and_those_of_others_stay_as_they_are() {
+    bench_by(Hook::Clsact, "others", |bench| {
+        run("ip link add shv-1 type veth peer name c1");
+        run("ip link add ov0 type veth peer name ov1");
+        let mut lb = bench.open();
+        lb.attach_overlay("ov0").unwrap();
+        // A firewall's, and one at our very priority.
+        run("tc qdisc add dev shv-1 clsact");
+        run("tc filter add dev shv-1 ingress pref 10 protocol all u32 match u32 0 0");
+        let pinned = folder(bench).join("filter-from_overlay-ov0");
+        run(&format!(
+            "tc filter add dev shv-1 ingress pref 49153 bpf da object-pinned {}",
+            pinned.display()
+        ));
+        let others = filters_at("shv-1");
+        assert_eq!(others.len(), 2 + 1, "a table and its rule, and a program: {others:?}");
+
+        lb.attach_container("shv-1").unwrap();
+        let ours = |all: &[String]| -> Vec<String> {
+            all.iter().filter(|line| line.contains("from_container")).cloned().collect()
+        };
+        let all = filters_at("shv-1");
+        let first = ours(&all);
+        assert_eq!((all.len(), first.len()), (others.len() + 1, 1), "{all:?}");
+        assert!(first[0].contains(" direct-action "), "{first:?}");
+        drop(lb);
+
+        let mut lb = bench.open();
+        let second = ours(&filters_at("shv-1"));
+        assert_eq!(second.len(), 1, "{second:?}");
+        assert_ne!(program_of(&first[0]), program_of(&second[0]), "the new daemon's program");
+        lb.attach_container("shv-1").unwrap();
+        assert_eq!(ours(&filters_at("shv-1")), second, "nothing to do twice");
+
+        lb.detach_container("shv-1").unwrap();
+        assert_eq!(filters_at("shv-1"), others);
+        lb.detach_container("shv-1").unwrap();
+        lb.attach_container("shv-1").unwrap();
+        lb.release_pins().unwrap();
+        assert_eq!(filters_at("shv-1"), others);
+        assert_eq!(filters_at("ov0"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_filter_whose_record_was_lost_is_taken_over_by_who_attaches_there() {
+    bench_by(Hook::Clsact, "lost", |bench| {
+        run("ip link add shv-1 type veth peer name c1");
+        let mut lb = bench.open();
+        lb.attach_container("shv-1").unwrap();
+        let first = filters_at("shv-1");
+        fs::remove_file(folder(bench).join("filter-from_container-shv-1")).unwrap();
+        drop(lb);
+        let mut lb = bench.open();
+        assert_eq!(lb.attached_containers().unwrap(), Vec::<String>::new());
+        lb.attach_container("shv-1").unwrap();
+        let second = filters_at("shv-1");
+        assert_eq!((first.len(), second.len()), (1, 1), "{second:?}");
+        assert_ne!(program_of(&first[0]), program_of(&second[0]));
+        lb.detach_container("shv-1").unwrap();
+        assert_eq!(programs_at("shv-1"), 0);
+    });
+}
+
+#[test]
+fn a_filter_hangs_on_an_ingress_qdisc_of_somebody_else_s_too() {
+    bench_by(Hook::Clsact, "ingress", |bench| {
+        run("ip link add up0 type veth peer name up1");
+        run("tc qdisc add dev up0 ingress");
+        let mut lb = bench.open();
+        lb.attach_uplink("up0").unwrap();
+        assert_eq!(programs_at("up0"), 1);
+        lb.detach_uplink("up0").unwrap();
+        assert_eq!(programs_at("up0"), 0);
+    });
+}
+
 #[test]
 fn leaving_takes_everything_away() {
-    bench("leave", |bench| {
+    bench_each("leave", |bench| {
         run("ip link add shv-1 type veth peer name c1");
         let mut lb = bench.open();
         lb.attach_container("shv-1").unwrap();

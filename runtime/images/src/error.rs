@@ -67,6 +67,20 @@ pub enum ImageError {
         /// The id as given.
         id: String,
     },
+    /// More layers than an older kernel takes.
+    #[error(
+        "cannot mount an overlay at {}: the image has {found} layers, and this kernel takes {max} \
+         (Linux 6.7 and newer: 500): build the image with fewer, or boot a newer kernel",
+        path.display()
+    )]
+    TooManyLayers {
+        /// Where it was to be mounted.
+        path: PathBuf,
+        /// How many it has.
+        found: usize,
+        /// How many can be.
+        max: usize,
+    },
     /// The kernel or the disk refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {

@@ -23,6 +23,7 @@ mod error;
 mod index;
 mod layer;
 mod manifest;
+mod overlay;
 mod reference;
 mod snapshot;
 mod store;

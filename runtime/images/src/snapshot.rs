@@ -2,16 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, unmount,
-};
+use rustix::mount::{UnmountFlags, unmount};
 
 use crate::error::{ImageError, IoContext};
+use crate::overlay;
 
 /// The folders of one container's snapshot.
 pub(crate) struct Snapshot {
@@ -53,7 +49,7 @@ impl Snapshot {
         if is_mounted(&merged).at("look at", &merged)? {
             return Ok(merged);
         }
-        overlay(lowers, &upper, &work, &merged).at("mount an overlay at", &merged)?;
+        overlay::mount(lowers, &upper, &work, &merged)?;
         Ok(merged)
     }
 
@@ -75,21 +71,6 @@ impl Snapshot {
             _ => Ok(()),
         }
     }
-}
-
-/// One `lowerdir+` for each layer: the old comma list ends at one page, about 60 layers.
-fn overlay(lowers: &[PathBuf], upper: &Path, work: &Path, at: &Path) -> io::Result<()> {
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for lower in lowers.iter().rev() {
-        fsconfig_set_string(fs.as_fd(), "lowerdir+", lower)?;
-    }
-    fsconfig_set_string(fs.as_fd(), "upperdir", upper)?;
-    fsconfig_set_string(fs.as_fd(), "workdir", work)?;
-    fsconfig_create(fs.as_fd())?;
-    let mount =
-        fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)?;
-    move_mount(mount.as_fd(), "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-    Ok(())
 }
 
 /// Whether something is mounted exactly here: its device differs from its parent's.

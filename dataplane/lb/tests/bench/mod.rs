@@ -5,18 +5,20 @@ use rustix::{
     mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
     thread::{UnshareFlags, unshare_unsafe},
 };
-use shoal_lb::{Lb, LbConfig, cgroup_root};
+use shoal_lb::{Hook, Lb, LbConfig, cgroup_root, probe_host};
 use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 /// What a test has for itself.
 pub struct Bench {
     pub config: LbConfig,
+    /// How programs are to hang on interfaces.
+    pub hook: Hook,
     pub folder: tempfile::TempDir,
 }
 
 impl Bench {
     pub fn open(&self) -> Lb {
-        Lb::open(&self.config).map_err(|e| chain(&e)).unwrap()
+        Lb::open_by(self.hook, &self.config).map_err(|e| chain(&e)).unwrap()
     }
 }
 
@@ -39,8 +41,20 @@ impl Drop for Bench {
     }
 }
 
+/// Runs a test once for each way this kernel has for programs to hang on interfaces.
+pub fn bench_each(name: &str, test: impl Fn(&Bench) + Sync) {
+    let ways = match probe_host().hook() {
+        Hook::Tcx => vec![Hook::Tcx, Hook::Clsact],
+        Hook::Clsact => vec![Hook::Clsact],
+    };
+    for hook in ways {
+        eprintln!("{hook:?}");
+        bench_by(hook, name, &test);
+    }
+}
+
 /// Runs a test on a thread with namespaces of its own.
-pub fn bench(name: &str, test: impl FnOnce(&Bench) + Send) {
+pub fn bench_by(hook: Hook, name: &str, test: impl FnOnce(&Bench) + Send) {
     thread::scope(|scope| {
         let run = scope.spawn(|| {
             // SAFETY: only this thread changes, and it ends with the test.
@@ -54,6 +68,7 @@ pub fn bench(name: &str, test: impl FnOnce(&Bench) + Send) {
                     bpf_root: folder.path().join("bpf"),
                     cgroup: cgroup.join(format!("shoal-lb-{name}-{}", std::process::id())),
                 },
+                hook,
                 folder,
             };
             run("ip link set lo up");
