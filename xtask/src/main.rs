@@ -8,6 +8,7 @@ mod process;
 mod setup;
 mod test;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use clap::Parser;
@@ -37,6 +38,18 @@ enum Task {
     /// Run every check: format, lints, dependencies, unit tests, multi-node tests
     Test {
         /// Run only the tests whose name contains this, and no other check
+        #[arg(long, value_name = "NAME")]
+        filter: Option<String>,
+    },
+    /// Run the tests that depend on the kernel, or the demo, on another one in a virtual machine
+    Vm {
+        /// Version of one of Debian's cloud kernels
+        #[arg(long, value_name = "VERSION", default_value = "6.1")]
+        kernel: String,
+        /// Run the demo instead of tests
+        #[arg(long, conflicts_with = "filter")]
+        demo: bool,
+        /// Run only the tests whose name contains this
         #[arg(long, value_name = "NAME")]
         filter: Option<String>,
     },
@@ -77,6 +90,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Build { release } => setup::build(setup::For::Build, release),
         Task::Demo { keep, stop } => demo::demo(keep, stop),
         Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Vm { kernel, demo, filter } => vm::run(&kernel, demo, filter.as_deref()),
         Task::Bench { name, json, check, quick } => demo::bench(&name, json, check, quick),
     }
 }

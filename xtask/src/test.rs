@@ -23,11 +23,11 @@ struct Tally {
 }
 
 /// A test program that cargo built.
-struct TestProgram {
-    name: String,
-    executable: PathBuf,
+pub(crate) struct TestProgram {
+    pub(crate) name: String,
+    pub(crate) executable: PathBuf,
     /// Tests expect to run in the folder of their package.
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     multi_node: bool,
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         None => static_checks(&mut tally)?,
         Some(_) => tally.skipped.push("format, lints, dependencies: --filter is given".to_owned()),
     }
-    let mut programs = build_tests()?;
+    let mut programs = build_tests(&["--workspace", "--all-targets"])?;
     programs.sort_by_key(|p| p.multi_node);
     let skips = env::temp_dir().join(format!("shoal-skips-{}", std::process::id()));
     let environment = [
@@ -144,11 +144,11 @@ fn check(what: &str, command: &mut Command, tally: &mut Tally) -> anyhow::Result
     Ok(())
 }
 
-/// Builds every program and test at once, so that each dependency is compiled once.
-fn build_tests() -> anyhow::Result<Vec<TestProgram>> {
+/// Builds what cargo is told to at once, so that each dependency is compiled once.
+pub(crate) fn build_tests(what: &[&str]) -> anyhow::Result<Vec<TestProgram>> {
     heading("building");
-    let mut cargo = cargo(&["build", "--workspace", "--all-targets"]);
-    cargo.args(["--message-format", "json-render-diagnostics"]).stdout(Stdio::piped());
+    let mut cargo = cargo(&["build"]);
+    cargo.args(what).args(["--message-format", "json-render-diagnostics"]).stdout(Stdio::piped());
     let mut child = cargo.spawn().context("cannot start cargo")?;
     let mut programs = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {

@@ -7,6 +7,9 @@ use crate::{
 use anyhow::{Context as _, bail};
 use std::{
     env,
+    ffi::OsStr,
+    fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -45,10 +48,23 @@ impl Toolchain {
             .find_map(|line| line.strip_prefix("LLVM version: ")?.split('.').next()?.parse().ok())
             .with_context(|| format!("{} does not name its LLVM", self.rustc().display()))
     }
+
+    /// The LLVM that rustup delivers with the compiler.
+    fn own_llvm(&self) -> Option<PathBuf> {
+        if self.sysroot == Path::new(DEBIAN) {
+            return None;
+        }
+        let files = fs::read_dir(self.sysroot.join("lib")).ok()?;
+        files.flatten().map(|file| file.path()).find(|path| {
+            let name = path.file_name().and_then(OsStr::to_str);
+            name.is_some_and(|name| name.starts_with("libLLVM.so."))
+        })
+    }
 }
 
-/// The toolchain to use: the one `SHOAL_BPF_TOOLCHAIN` names, else rustup's nightly if it has
-/// `rust-src`, else Debian's, which is installed if need be. Its bpf-linker is there afterwards.
+/// The toolchain to use: the one `SHOAL_BPF_TOOLCHAIN` names, else rustup's nightly if it has `rust-src`
+/// and an LLVM that bpf-linker knows, else Debian's, which is installed if need be. Its bpf-linker is there
+/// afterwards.
 pub(crate) fn prepare() -> anyhow::Result<Toolchain> {
     let toolchain = match chosen()? {
         Some(toolchain) => toolchain,
@@ -74,6 +90,7 @@ fn chosen() -> anyhow::Result<Option<Toolchain>> {
         };
     }
     let nightly = rustup("nightly").map(|sysroot| Toolchain { sysroot });
+    let nightly = nightly.filter(|t| t.llvm().is_ok_and(|llvm| llvm <= *LINKER_LLVMS.end()));
     let debian = Toolchain { sysroot: DEBIAN.into() };
     let debian = debian.cargo().is_file().then_some(debian);
     Ok(nightly.into_iter().chain(debian).find(Toolchain::has_core_source))
@@ -118,20 +135,57 @@ fn install() -> anyhow::Result<Toolchain> {
 fn prepare_linker(toolchain: &Toolchain) -> anyhow::Result<()> {
     let wanted = toolchain.llvm()?;
     let tools = workspace::tools()?;
-    if tools.join("bin/bpf-linker").is_file() && installed_linker_llvm(&tools) >= Some(wanted) {
+    if linker_runs(&tools) && installed_linker_llvm(&tools) >= Some(wanted) {
         return Ok(());
     }
+    let (llvm, prefix) = match toolchain.own_llvm() {
+        Some(library) if LINKER_LLVMS.contains(&wanted) => {
+            (wanted, own_llvm_prefix(&tools, &library)?)
+        }
+        _ => packaged_llvm(toolchain, wanted)?,
+    };
+    println!("Building bpf-linker {BPF_LINKER} (links the eBPF programs): about two minutes.");
+    let mut cargo = cargo_install(&tools, "bpf-linker", BPF_LINKER);
+    cargo.args(["--force", "--no-default-features", "--features", &format!("llvm-{llvm}")]);
+    process::run(cargo.env("LLVM_PREFIX", prefix))
+}
+
+/// Whether there is a linker that starts: the LLVM it was linked to may be gone.
+fn linker_runs(tools: &Path) -> bool {
+    let linker = tools.join("bin/bpf-linker");
+    linker.is_file() && process::output(Command::new(linker).arg("--version")).is_ok()
+}
+
+/// A folder in which bpf-linker's build finds the compiler's own LLVM under the name it looks for, and
+/// bpf-linker itself later under the name the library gives itself.
+fn own_llvm_prefix(tools: &Path, library: &Path) -> anyhow::Result<PathBuf> {
+    let prefix = tools.join("llvm");
+    if prefix.exists() {
+        fs::remove_dir_all(&prefix)?;
+    }
+    let folder = prefix.join("lib");
+    fs::create_dir_all(&folder)?;
+    for name in [OsStr::new("libLLVM.so"), library.file_name().context("a library has a name")?] {
+        symlink(library, folder.join(name))?;
+    }
+    Ok(prefix)
+}
+
+/// Installs the oldest packaged LLVM that reads what the compiler writes.
+fn packaged_llvm(toolchain: &Toolchain, wanted: u32) -> anyhow::Result<(u32, PathBuf)> {
     let Some(llvm) = LINKER_LLVMS.filter(|llvm| *llvm >= wanted).find(|llvm| {
         llvm_prefix(*llvm).join("bin/llvm-config").is_file()
             || packages::is_offered(&format!("llvm-{llvm}-dev"))
     }) else {
         bail!(
             "{} writes LLVM {wanted} and {} offers no llvm-N-dev to build bpf-linker {BPF_LINKER} \
-             with, N from {} to {}.\nAdd the packages of https://apt.llvm.org, or name an older \
-             nightly in SHOAL_BPF_TOOLCHAIN.",
+             with, N from {} to {}.\nName a rustup toolchain with an LLVM from {} to {} in \
+             SHOAL_BPF_TOOLCHAIN (they bring their own), or add the packages of https://apt.llvm.org.",
             toolchain.rustc().display(),
             packages::distribution(),
             wanted.max(*LINKER_LLVMS.start()),
+            LINKER_LLVMS.end(),
+            LINKER_LLVMS.start(),
             LINKER_LLVMS.end(),
         );
     };
@@ -139,10 +193,7 @@ fn prepare_linker(toolchain: &Toolchain) -> anyhow::Result<()> {
         Package::new(format!("llvm-{llvm}-dev"), "bpf-linker is built on LLVM"),
         Package::new(format!("libpolly-{llvm}-dev"), "LLVM's libraries refer to it"),
     ])?;
-    println!("Building bpf-linker {BPF_LINKER} (links the eBPF programs): about two minutes.");
-    let mut cargo = cargo_install(&tools, "bpf-linker", BPF_LINKER);
-    cargo.args(["--force", "--no-default-features", "--features", &format!("llvm-{llvm}")]);
-    process::run(cargo.env("LLVM_PREFIX", llvm_prefix(llvm)))
+    Ok((llvm, llvm_prefix(llvm)))
 }
 
 fn llvm_prefix(llvm: u32) -> PathBuf {
@@ -160,7 +211,7 @@ pub(crate) fn cargo_install(tools: &Path, name: &str, version: &str) -> Command 
 
 /// Which LLVM the installed bpf-linker has, by cargo's record of what it installed.
 fn installed_linker_llvm(tools: &Path) -> Option<u32> {
-    let record = std::fs::read_to_string(tools.join(".crates2.json")).ok()?;
+    let record = fs::read_to_string(tools.join(".crates2.json")).ok()?;
     let record: serde_json::Value = serde_json::from_str(&record).ok()?;
     let installs = record.get("installs")?.as_object()?;
     let name = format!("bpf-linker {BPF_LINKER} ");
