@@ -4,6 +4,7 @@
 
 mod api;
 mod control;
+mod disk;
 mod dns;
 mod errors;
 mod fixture;
