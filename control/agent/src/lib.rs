@@ -3,6 +3,8 @@
 
 mod agent;
 mod container;
+mod dispatch;
+mod inbox;
 mod join;
 mod logs;
 mod managers;

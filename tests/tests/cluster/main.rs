@@ -12,4 +12,5 @@ mod metrics;
 mod overlay;
 mod publish;
 mod runtime;
+mod update;
 mod vip;

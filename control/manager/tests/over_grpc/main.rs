@@ -2,5 +2,6 @@
 mod cluster;
 mod control;
 mod managers;
+mod drain;
 mod support;
 mod trust;
