@@ -4,6 +4,7 @@
 mod agent;
 mod container;
 mod dispatch;
+mod handshakes;
 mod inbox;
 mod join;
 mod logs;

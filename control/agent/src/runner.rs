@@ -10,6 +10,7 @@
 //! When the runner is cancelled (the daemon ends) the container goes on; a later runner takes it up.
 use crate::{
     container::{TASK_LABEL, container_spec},
+    handshakes,
     plane::Plane,
     reports::Reports,
 };
@@ -91,7 +92,7 @@ impl Crew {
     }
 
     /// Waits until no node balances to a task any more (nobody does to one that is not assigned any
-    /// more), it has ended, or it has waited long enough.
+    /// more) and connections that were sent to it are made, it has ended, or it has waited long enough.
     async fn drained(&self, task: &str, orders: &mut watch::Receiver<Order>, container: &str) {
         let mut released = self.released.subscribe();
         let drained = async {
@@ -103,6 +104,9 @@ impl Crew {
         };
         if timeout(DRAIN, drained).await.is_err() {
             tracing::warn!(task, "stopped before every node is known to have taken it out");
+        }
+        if let Some(pid) = self.runtime.inspect(container).ok().and_then(|c| c.pid) {
+            handshakes::over(pid).await;
         }
     }
 
@@ -233,7 +237,8 @@ impl Crew {
                 if let Some(id) = container {
                     let sick = |c: ContainerStatus| ContainerStatus { unhealthy: true, ..c };
                     let status = self.status_of(id).await.map(sick);
-                    let running = self.reports.get(task).is_some_and(|s| s.state == TaskState::Running);
+                    let running =
+                        self.reports.get(task).is_some_and(|s| s.state == TaskState::Running);
                     if running {
                         self.report(task, TaskState::Running, "unhealthy", "", status);
                     }

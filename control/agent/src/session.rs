@@ -14,8 +14,8 @@ use shoal_identity::{NodeCertificate, client_config, connect_within};
 use shoal_model::{NodeAssignment, NodeDescription, Role, longest_pause};
 use shoal_rpc::{
     AgentMessage, Applied, Bearings, Heartbeat, Hello, LeaveRequest, ManagerMessage, Resync,
-    TaskStatus,
-    TaskStatuses, agent_message, dispatcher_client::DispatcherClient, manager_message::Kind,
+    TaskStatus, TaskStatuses, agent_message, dispatcher_client::DispatcherClient,
+    manager_message::Kind,
 };
 use std::{
     collections::BTreeMap,

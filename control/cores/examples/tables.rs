@@ -7,8 +7,8 @@
 use shoal_cores::{Drains, Subscriber, Tables};
 use shoal_model::{
     Availability, Change, MadeBy, Meta, NetAddresses, Network, Node, NodeDescription, NodeOverlay,
-    NodeState, NodeStatus, Object, Role, Service, State, Task, TaskState, TaskStatus, TaskTimes, Timestamp,
-    docker,
+    NodeState, NodeStatus, Object, Role, Service, State, Task, TaskState, TaskStatus, TaskTimes,
+    Timestamp, docker,
 };
 use std::{collections::BTreeMap, fs, net::Ipv4Addr, sync::Arc, time::Instant};
 

@@ -120,8 +120,12 @@ fn no_request_is_lost_while_a_service_is_updated_and_scaled() {
     drop(slow);
     for (well, lost) in outside.iter().chain([&inside]) {
         assert!(lost.is_empty(), "{} of {} were lost: {lost:?}", lost.len(), lost.len() + well);
-        assert!(*well > 50, "only {well} requests");
+        // On the slow wire a request takes most of a second.
+        assert!(*well > 5, "only {well} requests");
     }
+    let all: usize = outside.iter().chain([&inside]).map(|(well, _)| well).sum();
+    assert!(all > 200, "only {all} requests");
+    eprintln!("{all} requests, none lost");
     let refused = refused(&cluster) - refused_before;
     assert!(refused == 0.0, "{refused} connections found a backend that was stopping");
 }

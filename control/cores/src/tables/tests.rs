@@ -206,7 +206,9 @@ fn a_change_is_told_only_to_those_it_concerns_and_only_itself() {
     let mut tables = Tables::default();
     tables.update(&world.state);
     let mut agents = NODES[..3].iter().map(|n| Agent::new(n)).collect::<Vec<_>>();
-    agents.iter_mut().for_each(|a| drop(a.hear(&tables)));
+    for agent in &mut agents {
+        agent.hear(&tables);
+    }
     let db = world.running("db")[0].clone();
     let other = NODES[..3].iter().position(|n| {
         world.state.tasks_of_node(n).all(|t| t.networks.iter().all(|a| a.network_id != "net-back"))
