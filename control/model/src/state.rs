@@ -3,6 +3,7 @@ use crate::{
     docker,
     failures::Failures,
     index::{Index, Waiting, frees},
+    journal::Journal,
     load::Load,
     objects::{Cluster, Meta, Network, Node, NodeState, Service},
     task::{Task, TaskState},
@@ -170,6 +171,8 @@ pub struct State {
     index: Index,
     #[serde(skip)]
     room: Room,
+    #[serde(skip)]
+    journal: Journal,
 }
 
 /// [`State`] as it is written out.
@@ -192,7 +195,18 @@ impl From<Stored> for State {
         let mut index = Index::default();
         tasks.values().for_each(|task| index.add(task));
         let room = Room(version);
-        State { version, cluster, nodes, networks, services, tasks, failures, index, room }
+        State {
+            version,
+            cluster,
+            nodes,
+            networks,
+            services,
+            tasks,
+            failures,
+            index,
+            room,
+            journal: Journal::default(),
+        }
     }
 }
 
@@ -218,9 +232,11 @@ impl State {
     ) -> Result<(), ApplyError> {
         debug_assert!(index > self.version);
         self.check(&changes)?;
+        self.journal.begin(self.version);
         for change in changes {
             match change {
                 Change::Put(mut object) => {
+                    self.journal.touch(index, object.kind(), object.id());
                     let created = match object.meta().version {
                         0 => now,
                         _ => object.meta().created,
@@ -229,11 +245,23 @@ impl State {
                     object.note_times(now);
                     self.put(object, index, now);
                 }
-                Change::Delete(kind, id) => self.delete(kind, &id, index),
+                Change::Delete(kind, id) => {
+                    self.journal.touch(index, kind, &id);
+                    self.delete(kind, &id, index);
+                }
             }
         }
         self.version = index;
         Ok(())
+    }
+
+    /// Objects put or removed after `version`, an object as often as it was changed. `None` when
+    /// that is not known: too long ago, or before this state was read from a snapshot.
+    pub fn touched_since(
+        &self,
+        version: u64,
+    ) -> Option<impl Iterator<Item = (ObjectKind, &str)> + '_> {
+        self.journal.since(version)
     }
 
     /// Present version of an object, if it exists.

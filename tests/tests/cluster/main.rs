@@ -13,4 +13,5 @@ mod metrics;
 mod overlay;
 mod publish;
 mod runtime;
+mod update;
 mod vip;
