@@ -3,6 +3,7 @@ use ipnetwork::IpNetwork;
 use shoal_model::{
     AssignedTask, NetAddresses, NodeAssignment, NodeTable, Service, State, TableNetwork, TablePeer,
     TableService, TableTask, Task, TaskState,
+    bugs::{self, Bug},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -114,7 +115,8 @@ fn services(state: &State, joined: &BTreeSet<&str>) -> Vec<TableService> {
             name: task.name.clone(),
             slot: task.slot,
             node_id: node_id.clone(),
-            serving: task.status.state == TaskState::Running && task.desired == TaskState::Running,
+            serving: task.status.state == TaskState::Running
+                && (task.desired == TaskState::Running || bugs::active(Bug::KeepBackend)),
             networks,
         });
     }

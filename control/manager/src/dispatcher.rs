@@ -9,12 +9,11 @@ use crate::{
     manager::{Inner, Shared},
     managers::bearings,
     session::{Outgoing, QUEUE, Session},
-    statuses::Report,
     watchdog,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
-use shoal_cores::{assignment, heartbeat_period};
+use shoal_cores::{Report, assignment, heartbeat_period};
 use shoal_identity::{Peer, unknown_node};
 use shoal_model::{NodeAssignment, NodeDescription, NodeState, TaskStatus};
 use shoal_rpc::{

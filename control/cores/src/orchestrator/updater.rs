@@ -17,7 +17,11 @@ use super::{
     tend::{Outdated, replacement},
 };
 use crate::spec::nanos;
-use shoal_model::{MadeBy, Service, Task, TaskState, Timestamp, UpdateState, UpdateStatus, docker};
+use shoal_model::{
+    MadeBy, Service, Task, TaskState, Timestamp, UpdateState, UpdateStatus,
+    bugs::{self, Bug},
+    docker,
+};
 use std::time::Duration;
 
 /// Docker's default for how long a replaced task is watched.
@@ -164,7 +168,9 @@ pub(super) fn update<'a>(
     }
     // Those that do not run first: nobody misses them.
     left.sort_by_key(|o| (o.running, o.place));
-    for outdated in left.into_iter().take(how.parallelism.saturating_sub(under_way)) {
+    let more = usize::from(bugs::active(Bug::ExceedParallelism));
+    let room = how.parallelism.saturating_sub(under_way).saturating_add(more);
+    for outdated in left.into_iter().take(room) {
         if plan.is_full() {
             return;
         }
