@@ -260,11 +260,16 @@ impl Talk {
         self.tell_bearings()?;
         let node = &self.node;
         let (present, period, newest) = self.inner.store.read(|state| {
-            let present = state.nodes.contains_key(node);
+            let present = state.nodes.get(node).map(|n| n.status.state);
             (present, heartbeat_period(state), assignment(state, node))
         });
-        if !present {
-            return Err(unknown_node(node));
+        match present {
+            None => return Err(unknown_node(node)),
+            // Marked down at the moment it registered. Nobody would set that right while it beats.
+            Some(NodeState::Down) => {
+                return Err(Status::aborted("the node was marked down; it has to register again"));
+            }
+            Some(_) => {}
         }
         if period != self.period {
             self.period = period;

@@ -133,6 +133,10 @@ pub(crate) enum Event {
     },
     // The world.
     Fault,
+    /// The power of a host fails.
+    Trap {
+        host: usize,
+    },
     Undo(Undo),
     /// The faults are over.
     Calm,
@@ -197,6 +201,7 @@ impl Event {
             }
             Event::GiveUp { client, request } => ("give-up", n(client), *request),
             Event::Fault => ("fault", 0, 0),
+            Event::Trap { host } => ("trap", n(host), 0),
             Event::Undo(undo) => ("undo", undo.digest(), 0),
             Event::Calm => ("calm", 0, 0),
             Event::Judge => ("judge", 0, 0),

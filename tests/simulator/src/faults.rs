@@ -5,6 +5,7 @@ use crate::{
     time::{MINUTE, MS, Ns, SEC},
     world::World,
 };
+use shoal_model::TaskState;
 use std::collections::BTreeMap;
 
 macro_rules! kinds {
@@ -30,6 +31,8 @@ kinds! {
     OneWay "fault: one way shut",
     /// Two groups of hosts cannot reach each other.
     Split "fault: network split",
+    /// A manager is cut off from the other managers alone: a leader goes on, and does not know.
+    ManagerApart "fault: manager cut off from managers",
     /// Every link loses, delays and doubles a lot.
     BadNetwork "fault: bad network",
     /// The daemon dies; the host and its containers go on.
@@ -53,6 +56,8 @@ kinds! {
     LostHeartbeats "fault: heartbeats lost",
     /// A container is out of memory.
     OutOfMemory "fault: out of memory",
+    /// A node reports a task that is another's.
+    StrayReport "fault: report of another node's task",
 }
 
 /// How a fault is made right; the number finds it in [`Faults`].
@@ -108,11 +113,21 @@ impl World {
             Kind::Isolate => self.isolate(host),
             Kind::OneWay => self.shut_one_way(host),
             Kind::Split => self.split(),
+            Kind::ManagerApart => {
+                let others = (0..self.config.managers).filter(|other| *other != m);
+                let ways = others.flat_map(|other| [(m, other), (other, m)]).collect();
+                self.shut(ways)
+            }
             Kind::BadNetwork => {
                 self.net.bad += 1;
                 Some(Remedy::GoodNetwork)
             }
             Kind::DaemonCrash => self.crash(host, false),
+            Kind::PowerLoss if host < self.config.managers && self.faults.dice.chance(500) => {
+                // In the middle of its next write.
+                self.hosts[host].trapped = Some(lasts);
+                return;
+            }
             Kind::PowerLoss => self.crash(host, true),
             Kind::Blackout => return self.blackout(),
             Kind::FilesLost => {
@@ -144,9 +159,30 @@ impl World {
                 return;
             }
             Kind::OutOfMemory => return self.out_of_memory(host),
+            Kind::StrayReport => return self.report_stray(host),
         };
         if let Some(remedy) = remedy {
             self.undo_after(lasts, remedy);
+        }
+    }
+
+    /// The power fails while a manager writes.
+    pub(crate) fn spring_trap(&mut self, host: usize) {
+        let Some(lasts) = self.hosts[host].trapped.take().filter(|_| self.calm.is_none()) else {
+            return;
+        };
+        if let Some(remedy) = self.crash(host, true) {
+            self.undo_after(lasts, remedy);
+        }
+    }
+
+    fn report_stray(&mut self, host: usize) {
+        let own = self.agents[host].node_id.clone();
+        let tasks = self.checks.state().tasks.values();
+        let of_others = tasks.filter(|t| t.is_assigned() && t.node_id.as_ref() != Some(&own));
+        let ids: Vec<String> = of_others.map(|t| t.id.clone()).collect();
+        if let Some(id) = self.faults.dice.pick(&ids) {
+            self.report_anything(host, id, TaskState::Failed);
         }
     }
 

@@ -21,6 +21,10 @@ struct Arguments {
     /// Write every event of the one seed
     #[arg(long, requires = "seed", conflicts_with_all = ["hours", "seeds"])]
     events: bool,
+    /// With this bug switched on
+    #[cfg(feature = "seeded-bugs")]
+    #[arg(long, value_name = "NAME", requires = "seed")]
+    bug: Option<String>,
     /// Simulations at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
     threads: usize,
@@ -32,6 +36,15 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let (Some(seed), None, None) = (arguments.seed, arguments.hours, arguments.seeds) {
+        #[cfg(feature = "seeded-bugs")]
+        if let Some(name) = &arguments.bug {
+            use shoal_model::bugs::{Bug, with};
+            let Some(bug) = Bug::ALL.iter().find(|bug| bug.name() == name) else {
+                eprintln!("there is no bug {name}; see shoal_model::bugs::Bug");
+                return ExitCode::FAILURE;
+            };
+            return with(*bug, || one(seed, arguments.events));
+        }
         return one(seed, arguments.events);
     }
     let threads = arguments.threads.min(thread::available_parallelism().map_or(1, Into::into));

@@ -196,7 +196,8 @@ fn restart_policy(config: &Config, dice: &mut Dice) -> docker::TaskSpecRestartPo
     let conditions = [Condition::ANY, Condition::ON_FAILURE, Condition::NONE];
     // Where little happens tasks fail seldom, too: or failing would be all that happens.
     let quiet = config.fault_gap as i64 > 60 * SECOND;
-    let gap = config.fault_gap as i64;
+    // Well below what a calm cluster is given to come to rest.
+    let gap = (config.fault_gap as i64).min(300 * SECOND);
     let delays = if quiet {
         [20 * SECOND, 60 * SECOND, gap, gap]
     } else {

@@ -17,6 +17,9 @@ use crate::{
 use shoal_model::Timestamp;
 use std::collections::BTreeMap;
 
+/// Events of one simulation. The longest without a bug has a twentieth of it.
+const MOST_EVENTS: u64 = 5_000_000;
+
 pub(crate) struct World {
     pub(crate) now: Ns,
     pub(crate) heap: Heap,
@@ -54,6 +57,8 @@ pub(crate) struct Host {
     pub(crate) paused_until: Ns,
     /// Difference of its clock from the true time.
     pub(crate) skew: i64,
+    /// Its power is to fail in the middle of its manager's next write, for so long.
+    pub(crate) trapped: Option<Ns>,
     /// Since when the daemon does not run.
     pub(crate) down_since: Ns,
 }
@@ -69,6 +74,7 @@ impl World {
             power: true,
             boot: 0,
             paused_until: 0,
+            trapped: None,
             skew: skews.between(0, config.skew * 2) as i64 - config.skew as i64,
             down_since: 0,
         };
@@ -125,6 +131,7 @@ impl World {
 
     /// Runs to the end. Returns the first violation.
     pub(crate) fn run(&mut self) -> Option<Violation> {
+        let mut events = 0;
         while !self.done {
             if let Some(violation) = self.checks.violation() {
                 return Some(violation);
@@ -140,6 +147,13 @@ impl World {
             }
             self.trace.note(at, event.digest());
             self.stats.add(Count::Events);
+            events += 1;
+            if events > MOST_EVENTS {
+                return Some(Violation {
+                    invariant: "convergence",
+                    text: format!("more than {MOST_EVENTS} events: something never rests"),
+                });
+            }
             self.happen(event);
         }
         self.stats.simulated = self.now;
@@ -194,6 +208,7 @@ impl World {
             Event::Answer { client, request, reply } => self.client_hears(client, request, reply),
             Event::GiveUp { client, request } => self.client_gives_up(client, request),
             Event::Fault => self.fault(),
+            Event::Trap { host } => self.spring_trap(host),
             Event::Undo(undo) => self.undo(undo),
             Event::Calm => self.become_calm(),
             Event::Judge => self.judge(),

@@ -15,7 +15,7 @@ struct Proof(Bug, &'static [&'static str], u64);
 
 const PROOFS: &[Proof] = &[
     Proof(Bug::SkipQuorum, &["agreement", "acknowledged"], 60),
-    Proof(Bug::AckBeforeFsync, &["agreement", "acknowledged"], 60),
+    Proof(Bug::AckBeforeFsync, &["agreement", "convergence"], 60),
     Proof(Bug::ForgetVote, &["agreement"], 60),
     Proof(Bug::ElectStaleLog, &["agreement"], 60),
     Proof(Bug::ObeyStaleLeader, &["agreement"], 60),
@@ -41,7 +41,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::StateGoesBack, &["transitions"], 60),
     Proof(Bug::ForeignReport, &["transitions"], 60),
     Proof(Bug::DeafToSilence, &["liveness", "convergence"], 60),
-    Proof(Bug::TakeOldTable, &["backends", "convergence"], 60),
+    Proof(Bug::TakeOldTable, &["backends"], 250),
     Proof(Bug::DropReport, &["convergence"], 60),
     Proof(Bug::LeaveContainer, &["convergence"], 60),
 ];

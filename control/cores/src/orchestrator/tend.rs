@@ -9,7 +9,7 @@
 use super::{
     plan::{NewTask, Place, Plan},
     restart, slots,
-    updater::Settings,
+    updater::{self, Settings},
 };
 use shoal_model::{
     MadeBy, NodeState, Service, Task, TaskState, Timestamp, UpdateState,
@@ -62,7 +62,8 @@ pub(super) fn tend<'a>(
         restart(plan, service, place, task, slot);
     } else if !is_current {
         let paused = service.update_status.as_ref().is_some_and(|u| u.is_paused());
-        if paused && task.desired == TaskState::Ready && plan.may_start(task, slot) {
+        let tried = slot.iter().any(|t| updater::is_of_update(service, t));
+        if (paused || tried) && task.desired == TaskState::Ready && plan.may_start(task, slot) {
             // The updater leaves it as it is: then it does its work.
             plan.change(task, |t| t.desired = TaskState::Running);
         }

@@ -58,6 +58,10 @@ impl World {
             return Err(format!("{id} runs {does:?}, not {should:?}"));
         }
         let known: BTreeSet<&str> = state.tasks_of_node(id).map(|t| t.id.as_str()).collect();
+        let stops = |t: &&Task| t.desired > TaskState::Running && !t.status.state.is_terminal();
+        if let Some(task) = state.tasks_of_node(id).find(stops) {
+            return Err(format!("{} has not stopped on {id}", task.id));
+        }
         match agent.containers.keys().find(|task| !known.contains(&***task)) {
             Some(task) => Err(format!("{id} keeps a container of {task}, which is gone")),
             None => Ok(()),

@@ -2,7 +2,7 @@
 //! was told.
 use super::{Invariant, Step, Verdict, may_be_current, may_be_lost, starts_first};
 use crate::log::Author;
-use shoal_model::{Change, Object, ObjectKind, Service, Task, TaskState, UpdateStatus};
+use shoal_model::{Change, Object, ObjectKind, Service, Task, TaskState, Timestamp, UpdateStatus};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Slots of each service whose new task does not run yet.
@@ -13,7 +13,9 @@ pub(super) struct Updates {
 
 #[derive(Default)]
 struct Open {
-    version: u64,
+    /// Version of the specification, and when its update was begun: a change of anything cancels an
+    /// update, and the next one does not count what it left.
+    update: (u64, Option<Timestamp>),
     /// Slot and its new task.
     slots: BTreeMap<u64, String>,
 }
@@ -56,8 +58,9 @@ impl Invariant for Updates {
 impl Updates {
     fn begun(&mut self, step: &Step<'_>, service: &Service, task: &Task) -> Verdict {
         let open = self.open.entry(service.id.clone()).or_default();
-        if open.version != service.spec_version {
-            *open = Open { version: service.spec_version, slots: BTreeMap::new() };
+        let began = service.update_status.as_ref().map(|u| u.began);
+        if open.update != (service.spec_version, began) {
+            *open = Open { update: (service.spec_version, began), slots: BTreeMap::new() };
         }
         let put: BTreeMap<&str, &Task> =
             step.tasks_put().filter_map(|(old, new)| Some((new.id.as_str(), old?))).collect();
@@ -113,10 +116,12 @@ fn stopped(step: &Step<'_>, service: &Service, old: &Task, new: &Task) -> Verdic
     if !by_update || !starts_first(service) {
         return Ok(());
     }
+    let order = |t: &Task| step.tasks.get(&t.id).map(|f| f.order);
     // It may have ended since the orchestrator looked.
     let runs = |t: &&Task| {
         let since = t.status.state > TaskState::Running && t.meta.version > step.txn.read;
-        (t.status.state == TaskState::Running || since) && may_be_current(service, t)
+        (t.status.state == TaskState::Running || since)
+            && (may_be_current(service, t) || order(t) > order(old))
     };
     match step.others_of_slot(new).iter().any(runs) {
         true => Ok(()),

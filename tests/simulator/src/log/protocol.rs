@@ -348,8 +348,12 @@ impl World {
             leading.next[from] = leading.next[from].max(last + 1);
             self.commit(m);
         } else {
+            // An answer that was overtaken says less than is known; then the next retransmission will do.
+            let overtaken = last < leading.matched[from];
             leading.next[from] = (last + 1).max(leading.matched[from] + 1);
-            self.send_entries(m, from);
+            if !overtaken {
+                self.send_entries(m, from);
+            }
         }
         self.resend_later(m, from);
     }
@@ -399,6 +403,9 @@ impl World {
         let takes = self.dice.between(low, high) + if long { self.dice.below(SEC) } else { 0 };
         let boot = self.hosts[m].boot;
         self.after(takes, Event::Flushed { m, boot });
+        if self.hosts[m].trapped.is_some() {
+            self.after(takes / 2, Event::Trap { host: m });
+        }
     }
 
     pub(crate) fn flushed(&mut self, m: usize) {

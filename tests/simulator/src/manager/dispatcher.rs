@@ -186,7 +186,8 @@ impl World {
         let Some(conn) = self.conns.get(&id) else { return };
         let state = &self.peers[m].state;
         let node = &self.agents[conn.agent].node_id;
-        if !state.nodes.contains_key(node) {
+        // Gone, or marked down at the moment it registered: then it has to register again.
+        if state.nodes.get(node).is_none_or(|n| n.status.state == NodeState::Down) {
             return self.close_manager_side(id);
         }
         let newest = assignment(state, node);

@@ -377,6 +377,17 @@ impl World {
         self.report_soon(host);
     }
 
+    /// Says of a task what is not so.
+    pub(crate) fn report_anything(&mut self, host: usize, task: &str, state: TaskState) {
+        let since = self.wall(host);
+        let (Some(conn), true) = (self.agents[host].conn, self.agents[host].connected) else {
+            return;
+        };
+        let (message, err) = ("stray".to_owned(), String::new());
+        let status = TaskStatus { state, since, message, err, container: None };
+        self.send_up(conn, Up::Statuses(vec![(task.to_owned(), status)]));
+    }
+
     fn report_soon(&mut self, host: usize) {
         let agent = &mut self.agents[host];
         if !agent.connected || agent.unsent.is_empty() || mem::replace(&mut agent.sending, true) {
