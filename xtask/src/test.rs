@@ -63,11 +63,6 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
         heading("examples in the documentation");
         let mut cargo = cargo(&["test", "--quiet", "--workspace", "--doc"]);
         stream(&mut cargo, "examples in the documentation", &mut tally)?;
-        // With switches in the cores that nothing else may be built with.
-        heading("the simulator finds its seeded bugs");
-        let proof = ["--features", "seeded-bugs", "--test", "seeded_bugs", "--", "--nocapture"];
-        let mut cargo = self::cargo(&["test", "--quiet", "-p", "shoal-simulator"]);
-        stream(cargo.args(proof), "the simulator finds its seeded bugs", &mut tally)?;
     }
     tally.skipped.extend(fs::read_to_string(&skips).unwrap_or_default().lines().map(str::to_owned));
     // It is root's where tests run through sudo, in a folder with the sticky bit: best effort.

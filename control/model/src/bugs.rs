@@ -1,7 +1,8 @@
 //! Bugs that can be switched on, so that the simulator can prove that it finds their like.
 //!
-//! Without the feature `seeded-bugs` [`active`] is `false` at compile time and nothing can change
-//! that. No crate of the product enables it; only the simulator's proof does.
+//! In the product [`active`] is `false` at compile time and nothing can change that: shoal-model does
+//! not even have the feature `seeded-bugs`. The simulator builds this source once more, as a package
+//! of its own (`tests/simulator/model`), which has it.
 
 macro_rules! bugs {
     ($($(#[$doc:meta])* $name:ident,)*) => {

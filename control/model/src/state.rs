@@ -226,7 +226,7 @@ impl State {
     /// and must be greater than the present version.
     ///
     /// `now` is its proposer's clock. Clocks differ between managers, and what was made later must not
-    /// look older: a time that is not behind the last transaction's is moved to just behind it.
+    /// look older: a time before the last transaction's is moved to just behind that one.
     pub fn apply(
         &mut self,
         index: u64,
@@ -235,7 +235,8 @@ impl State {
     ) -> Result<(), ApplyError> {
         debug_assert!(index > self.version);
         self.check(&changes)?;
-        let now = now.max(Timestamp(self.latest.0.saturating_add(1)));
+        let behind = Timestamp(self.latest.0.saturating_add(1));
+        let now = if now < self.latest { behind } else { now };
         self.latest = now;
         for change in changes {
             match change {

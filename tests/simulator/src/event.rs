@@ -25,6 +25,10 @@ pub(crate) enum Event {
         m: usize,
         timer: u64,
     },
+    Silence {
+        m: usize,
+        silence: u64,
+    },
     Resend {
         m: usize,
         to: usize,
@@ -151,6 +155,7 @@ impl Event {
             Event::Peer { to: host, .. }
             | Event::Flushed { m: host, .. }
             | Event::Election { m: host, .. }
+            | Event::Silence { m: host, .. }
             | Event::Resend { m: host, .. }
             | Event::Apply { m: host, .. }
             | Event::Reconcile { m: host, .. }
@@ -177,6 +182,7 @@ impl Event {
             }
             Event::Flushed { m, boot } => ("flushed", n(m), u64::from(*boot)),
             Event::Election { m, timer } => ("election", n(m), *timer),
+            Event::Silence { m, silence } => ("silence", n(m), *silence),
             Event::Resend { m, to, term } => ("resend", n(m) << 8 | n(to), *term),
             Event::Apply { m, .. } => ("apply", n(m), 0),
             Event::Reconcile { m, wake, .. } => ("reconcile", n(m), *wake),

@@ -345,8 +345,11 @@ impl World {
 
     /// A node that was gone for long must have been noticed by who led all the while.
     fn check_noticed(&mut self, host: usize, since: Ns) {
-        let leader = (0..self.config.managers)
-            .find(|m| *m != host && self.serves_since(*m).is_some_and(|s| s + 30 * SEC < self.now));
+        let leader = (0..self.config.managers).find(|m| {
+            *m != host
+                && self.hosts[*m].paused_until <= self.now
+                && self.serves_since(*m).is_some_and(|s| s + 30 * SEC < self.now)
+        });
         let Some(m) = leader.filter(|_| since + 30 * SEC < self.now) else { return };
         let peer = &self.peers[m];
         // One that cannot write knows, and cannot say so.

@@ -1,5 +1,6 @@
 //! `shoal-simulate`: runs seeds and says what came of them. `cargo xtask simulate` calls it.
 use clap::Parser;
+use shoal_model::bugs::{Bug, with};
 use shoal_simulator::{Stats, report, saved_seeds, simulate, simulate_many};
 use std::{process::ExitCode, thread, time::Instant};
 
@@ -22,7 +23,6 @@ struct Arguments {
     #[arg(long, requires = "seed", conflicts_with_all = ["hours", "seeds"])]
     events: bool,
     /// With this bug switched on
-    #[cfg(feature = "seeded-bugs")]
     #[arg(long, value_name = "NAME", requires = "seed")]
     bug: Option<String>,
     /// Simulations at a time
@@ -36,9 +36,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let (Some(seed), None, None) = (arguments.seed, arguments.hours, arguments.seeds) {
-        #[cfg(feature = "seeded-bugs")]
         if let Some(name) = &arguments.bug {
-            use shoal_model::bugs::{Bug, with};
             let Some(bug) = Bug::ALL.iter().find(|bug| bug.name() == name) else {
                 eprintln!("there is no bug {name}; see shoal_model::bugs::Bug");
                 return ExitCode::FAILURE;

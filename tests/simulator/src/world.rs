@@ -184,6 +184,7 @@ impl World {
                 self.watch_leaders();
             }
             Event::Election { m, timer } => self.election_timeout(m, timer),
+            Event::Silence { m, silence } => self.no_majority(m, silence),
             Event::Resend { m, to, term } => self.resend(m, to, term),
             Event::Apply { m, boot } if self.boots(m, boot) => self.apply_next(m),
             Event::Reconcile { m, lead, wake } => self.reconcile(m, lead, wake),

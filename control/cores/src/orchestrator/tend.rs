@@ -3,13 +3,13 @@
 //! ```text
 //! none wanted ──▶ restart policy ──▶ made again, or given up
 //! ended by itself, or node lost ──▶ told to stop ──▶ restart policy
-//! of an older specification ──▶ left to the updater
+//! of an older specification ──▶ left to the updater, which has it start if it leaves it as it is
 //! waits (`Ready`) ──▶ its delay over and its predecessor stopped, or 60 s passed ──▶ `Running`
 //! ```
 use super::{
     plan::{NewTask, Place, Plan},
     restart, slots,
-    updater::{self, Settings},
+    updater::Settings,
 };
 use shoal_model::{
     MadeBy, NodeState, Service, Task, TaskState, Timestamp, UpdateState,
@@ -61,12 +61,6 @@ pub(super) fn tend<'a>(
         plan.retire(task);
         restart(plan, service, place, task, slot);
     } else if !is_current {
-        let paused = service.update_status.as_ref().is_some_and(|u| u.is_paused());
-        let tried = slot.iter().any(|t| updater::is_of_update(service, t));
-        if (paused || tried) && task.desired == TaskState::Ready && plan.may_start(task, slot) {
-            // The updater leaves it as it is: then it does its work.
-            plan.change(task, |t| t.desired = TaskState::Running);
-        }
         let running = live.iter().any(|t| t.status.state == TaskState::Running);
         return Some(Outdated { place, running });
     } else if task.desired == TaskState::Ready && plan.may_start(task, slot) {

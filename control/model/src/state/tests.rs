@@ -69,7 +69,7 @@ fn a_template_without_tasks_is_forgotten() {
     assert!(state.template("web", 1).is_some());
     let gone = Change::Delete(ObjectKind::Task, "a".to_owned());
     state.apply(2, Timestamp(8), vec![gone]).unwrap();
-    assert_eq!(state, State { version: 2, ..State::default() });
+    assert_eq!(state, State { version: 2, latest: Timestamp(8), ..State::default() });
 }
 
 fn network(name: &str, subnet: &str) -> Change {

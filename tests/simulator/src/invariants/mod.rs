@@ -389,6 +389,17 @@ fn words(txn: &Txn) -> String {
         Change::Put(Object::Node(n)) => {
             format!("{} {:?} {:?}", n.id, n.status.state, n.availability)
         }
+        Change::Put(Object::Service(s)) => format!(
+            "service {} {} v{} ×{} {}",
+            s.id.get(..4).unwrap_or_default(),
+            s.name(),
+            s.spec_version,
+            replicas(s),
+            s.update_status.as_ref().map_or("never updated".to_owned(), |u| format!(
+                "{:?} since {}",
+                u.state, u.began.0
+            ))
+        ),
         Change::Put(object) => format!("{} {}", object.kind().as_str(), object.id()),
         Change::Delete(kind, id) => format!("no {} {}", kind.as_str(), id.get(..6).unwrap_or(id)),
     };

@@ -30,6 +30,9 @@ pub(crate) struct Peer {
     pub(crate) timer_armed: bool,
     /// Whether it has stood for election since the ways between hosts last changed.
     pub(crate) lonely: bool,
+    /// Whether it leads and cannot reach a majority, and how often that has changed.
+    pub(crate) cut_off: bool,
+    pub(crate) silence: u64,
     /// Whether nobody else has led since the process began, as far as it has heard.
     pub(crate) first: bool,
     /// Whether an entry is being applied.
@@ -78,6 +81,8 @@ impl Peer {
             timer: 0,
             timer_armed: false,
             lonely: false,
+            cut_off: false,
+            silence: 0,
             first: true,
             applying: false,
             slow: 0,

@@ -11,6 +11,8 @@ use std::{collections::BTreeSet, rc::Rc};
 
 /// Election timeout, from and to: an election within a second of a leader's loss.
 const TIMEOUT: (Ns, Ns) = (500 * MS, 1_000 * MS);
+/// A leader that hears no majority for so long leads no more (`control/store/src/leadership.rs`).
+const SILENCE: Ns = 1_500 * MS;
 /// An entry or heartbeat that is not acknowledged is sent again after this.
 const RESEND: Ns = 150 * MS;
 /// Entries of one message.
@@ -26,6 +28,7 @@ impl World {
             if !self.hosts[m].up {
                 continue;
             }
+            self.watch_majority(m);
             let lonely = self.peers[m].lonely && !self.reaches_majority(m);
             let hears = self.peers[m].is_leader() || self.hears_leader(m) || lonely;
             let peer = &mut self.peers[m];
@@ -36,6 +39,31 @@ impl World {
                     self.arm_timer(m);
                 }
             }
+        }
+    }
+
+    /// Heartbeats are not events: that the others are out of reach is when silence begins.
+    fn watch_majority(&mut self, m: usize) {
+        let cut_off = self.peers[m].is_leader() && !self.reaches_majority(m);
+        let peer = &mut self.peers[m];
+        if cut_off != peer.cut_off {
+            peer.cut_off = cut_off;
+            peer.silence += 1;
+            let event = Event::Silence { m, silence: peer.silence };
+            if cut_off {
+                self.after(SILENCE, event);
+            }
+        }
+    }
+
+    /// A leader has heard no majority for too long: it cannot know whether it still is one.
+    pub(crate) fn no_majority(&mut self, m: usize, silence: u64) {
+        let peer = &mut self.peers[m];
+        if peer.is_leader() && peer.cut_off && peer.silence == silence {
+            peer.role = Role::Follower;
+            peer.leader = None;
+            self.end_lead(m);
+            self.watch_leaders();
         }
     }
 
@@ -546,6 +574,7 @@ impl World {
         let peer = &mut self.peers[m];
         peer.timer += 1;
         peer.timer_armed = false;
+        peer.cut_off = false;
         let led = peer.is_leader();
         peer.role = Role::Follower;
         if power {
@@ -561,8 +590,8 @@ impl World {
 
     pub(crate) fn start_peer(&mut self, m: usize) {
         let disk = std::mem::take(&mut self.peers[m].disk);
-        let timer = self.peers[m].timer;
+        let (timer, silence) = (self.peers[m].timer, self.peers[m].silence);
         self.peers[m] = Peer::start(disk);
-        self.peers[m].timer = timer;
+        (self.peers[m].timer, self.peers[m].silence) = (timer, silence);
     }
 }

@@ -244,7 +244,7 @@ impl World {
         self.hosts[m].up && self.leads[m].as_ref().is_some_and(|l| l.ready)
     }
 
-    /// Since when this manager leads and serves.
+    /// Since when this manager leads and serves without a pause.
     pub(crate) fn serves_since(&self, m: usize) -> Option<u64> {
         self.leads[m].as_ref().filter(|l| l.ready).map(|l| l.since)
     }

@@ -60,6 +60,7 @@ impl World {
         let now = self.uptime();
         if let Some(lead) = self.leads.get_mut(m).and_then(Option::as_mut) {
             lead.beats.values_mut().for_each(|at| *at = (*at).max(now));
+            lead.since = self.now;
         }
     }
 
