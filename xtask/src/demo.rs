@@ -2,7 +2,7 @@
 
 use crate::{docker, process, setup, workspace};
 use anyhow::Context as _;
-use std::os::unix::process::CommandExt as _;
+use std::{os::unix::process::CommandExt as _, process::Command};
 
 pub(crate) fn demo(keep: bool, stop: bool) -> anyhow::Result<()> {
     setup::build(setup::For::Demo, false)?;
@@ -17,12 +17,27 @@ pub(crate) fn bench(
     check: bool,
     quick: bool,
 ) -> anyhow::Result<()> {
-    setup::build(setup::For::Bench, true)?;
+    // Needs neither the eBPF object nor the daemon, nor root.
+    let alone = name == "placement";
+    if alone {
+        setup::build_program("shoal-tests", "shoal-bench")?;
+    } else {
+        setup::build(setup::For::Bench, true)?;
+    }
+    if name == "control" {
+        docker::peers()?;
+    }
     let mut args = vec![name.to_owned()];
     args.extend(json.map(|file| format!("--json={file}")));
     args.extend(check.then(|| "--check".to_owned()));
     args.extend(quick.then(|| "--quick".to_owned()));
-    become_program("release/shoal-bench", args)
+    let program = "release/shoal-bench";
+    if alone {
+        let program = workspace::target().join(program);
+        let error = Command::new(&program).args(args).exec();
+        return Err(error).with_context(|| format!("cannot start {}", program.display()));
+    }
+    become_program(program, args)
 }
 
 /// Replaces this process, so that Ctrl-C reaches the program itself, which cleans up.
@@ -31,6 +46,7 @@ fn become_program(name: &str, args: Vec<String>) -> anyhow::Result<()> {
     let environment = [
         ("PATH", std::env::var("PATH").unwrap_or_default()),
         ("SHOAL_DOCKER", docker::client()?.display().to_string()),
+        ("SHOAL_PEERS", docker::peers_folder().display().to_string()),
     ];
     let error = process::as_root(&program, &environment)?.args(args).exec();
     Err(error).with_context(|| format!("cannot start {}", program.display()))

@@ -1,8 +1,8 @@
-//! The docker client that demo and tests drive.
+//! The docker client that demo and tests drive, and the programs that ours is measured against.
 
 use crate::{packages, process, workspace};
-use anyhow::{Context as _, bail};
-use std::{fs, path::PathBuf, process::Command};
+use anyhow::bail;
+use std::path::PathBuf;
 
 /// The client in `PATH`, else Debian's, unpacked below `target/` without its daemon.
 pub(crate) fn client() -> anyhow::Result<PathBuf> {
@@ -26,16 +26,30 @@ pub(crate) fn client() -> anyhow::Result<PathBuf> {
     println!(
         "Unpacking the docker client of Debian's {package} under target/: nothing is installed."
     );
-    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    process::run(Command::new("apt-get").current_dir(&dir).args(["download", "-q", package]))?;
-    let deb = fs::read_dir(&dir)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|e| e == "deb"))
-        .with_context(|| format!("apt-get left no package in {}", dir.display()))?;
-    process::run(Command::new("dpkg").arg("-x").arg(&deb).arg(&dir))?;
-    fs::remove_file(&deb)?;
+    packages::unpack(package, &dir)?;
     if !docker.is_file() {
         bail!("{package} holds no usr/bin/docker: put a docker client in PATH");
     }
     Ok(docker)
+}
+
+/// What `bench control` starts, with what it needs that is not on every machine.
+const PEERS: [&str; 5] = ["etcd-server", "docker.io", "containerd", "runc", "libdevmapper1.02.1"];
+
+/// Where the peers are unpacked.
+pub(crate) fn peers_folder() -> PathBuf {
+    workspace::root().join("target/peers")
+}
+
+/// Unpacks Docker's daemon and etcd below `target/`.
+pub(crate) fn peers() -> anyhow::Result<()> {
+    let dir = peers_folder();
+    if dir.join("usr/bin/etcd").is_file() && dir.join("usr/sbin/dockerd").is_file() {
+        return Ok(());
+    }
+    for package in PEERS {
+        println!("Unpacking Debian's {package} under target/, to compare with: not installed.");
+        packages::unpack(package, &dir)?;
+    }
+    Ok(())
 }

@@ -63,7 +63,8 @@ enum Task {
     },
     /// Measure Shoal against the same machine without it
     Bench {
-        /// Which benchmark; `vip` is throughput and connections through a VIP
+        /// Which benchmark; `vip` is throughput and connections through a VIP, `control` the
+        /// control plane on real clusters, `placement` the scheduler in memory
         name: String,
         /// Write the results to this file, too
         #[arg(long, value_name = "FILE")]

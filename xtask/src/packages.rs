@@ -1,7 +1,7 @@
 //! Debian packages: which are missing, and installing those.
 
 use crate::process;
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use std::{
     collections::HashSet,
     fs,
@@ -73,6 +73,24 @@ fn refresh() -> anyhow::Result<()> {
     if let Err(error) = process::run(apt_get()?.args(["update", "-q"])) {
         println!("{error:#}; going on with the lists that are here.");
     }
+    Ok(())
+}
+
+/// Downloads a package and unpacks it in a folder; nothing is installed.
+pub(crate) fn unpack(package: &str, folder: &Path) -> anyhow::Result<()> {
+    // Of its own, so that the package is the only one there.
+    let download = folder.join("download");
+    if download.exists() {
+        fs::remove_dir_all(&download)?;
+    }
+    fs::create_dir_all(&download).with_context(|| format!("cannot make {}", download.display()))?;
+    let mut apt = Command::new("apt-get");
+    process::run(apt.current_dir(&download).args(["download", "-q", package]))?;
+    let deb = fs::read_dir(&download)?
+        .find_map(|entry| Some(entry.ok()?.path()))
+        .with_context(|| format!("apt-get left no package in {}", download.display()))?;
+    process::run(Command::new("dpkg").arg("-x").arg(&deb).arg(folder))?;
+    fs::remove_dir_all(&download)?;
     Ok(())
 }
 

@@ -63,6 +63,13 @@ pub(crate) fn build(purpose: For, release: bool) -> anyhow::Result<()> {
     process::run(&mut cargo)
 }
 
+/// One program, optimised, with what it needs of the machine.
+pub(crate) fn build_program(package: &str, program: &str) -> anyhow::Result<()> {
+    let mut cargo = Command::new(env!("CARGO"));
+    let args = ["build", "--release", "--package", package, "--bin", program];
+    process::run(cargo.current_dir(workspace::root()).args(args))
+}
+
 fn install_tool(name: &str, version: &str, why: &str) -> anyhow::Result<()> {
     let tools = workspace::tools()?;
     let record = std::fs::read_to_string(tools.join(".crates.toml")).unwrap_or_default();

@@ -112,14 +112,7 @@ impl Kernel {
             if new.exists() {
                 fs::remove_dir_all(&new)?;
             }
-            fs::create_dir_all(&new)?;
-            let mut download = Command::new("apt-get");
-            process::run(download.current_dir(&new).args(["download", "-q", package]))?;
-            let deb = fs::read_dir(&new)?
-                .find_map(|entry| Some(entry.ok()?.path()))
-                .with_context(|| format!("apt-get left no package in {}", new.display()))?;
-            process::run(Command::new("dpkg").arg("-x").arg(&deb).arg(&new))?;
-            fs::remove_file(deb)?;
+            packages::unpack(package, &new)?;
             fs::rename(&new, &unpacked)?;
         }
         let release = package.trim_start_matches("linux-image-").to_owned();

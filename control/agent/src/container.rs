@@ -1,6 +1,6 @@
 //! From a task to the container that runs it. Pure.
 use shoal_containers::{ContainerSpec, LogLimits, Mount};
-use shoal_model::{AssignedTask, docker};
+use shoal_model::{AssignedTask, GenericResource, docker};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 /// Labels Docker puts on the containers of tasks.
@@ -41,7 +41,7 @@ pub(crate) fn container_spec(
         image,
         entrypoint: spec.command.filter(|c| !c.is_empty()),
         command: spec.args.filter(|a| !a.is_empty()),
-        env: spec.env.unwrap_or_default(),
+        env: environment(spec.env.unwrap_or_default(), &task.assigned_generic_resources),
         working_dir: spec.dir,
         user: spec.user,
         labels: labels(assigned, node_id, spec.labels.unwrap_or_default()),
@@ -64,6 +64,23 @@ pub(crate) fn container_spec(
         hostname: Some(hostname),
         id,
     })
+}
+
+/// The service's variables, and one for each kind of generic resource the task was given.
+fn environment(mut env: Vec<String>, given: &[GenericResource]) -> Vec<String> {
+    let mut kinds: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for resource in given {
+        let value = match resource {
+            GenericResource::Discrete { value, .. } => value.to_string(),
+            GenericResource::Named { value, .. } => value.clone(),
+        };
+        let variable = format!("DOCKER_RESOURCE_{}", resource.kind()).to_uppercase();
+        kinds.entry(variable).or_default().push(value);
+    }
+    env.extend(
+        kinds.into_iter().map(|(variable, values)| format!("{variable}={}", values.join(","))),
+    );
+    env
 }
 
 fn labels(
@@ -181,6 +198,24 @@ mod tests {
         assert_eq!(size("7"), Some(7));
         assert_eq!(size("0"), None);
         assert_eq!(size("m"), None);
+    }
+
+    #[test]
+    fn generic_resources_are_variables_one_for_each_kind() {
+        let named = |value: &str| GenericResource::Named {
+            kind: "gpu".to_owned(),
+            value: value.to_owned(),
+        };
+        let given = [
+            named("UUID1"),
+            GenericResource::Discrete { kind: "ssd".to_owned(), value: 2 },
+            named("UUID2"),
+        ];
+        assert_eq!(
+            environment(vec!["A=b".to_owned()], &given),
+            ["A=b", "DOCKER_RESOURCE_GPU=UUID1,UUID2", "DOCKER_RESOURCE_SSD=2"]
+        );
+        assert_eq!(environment(Vec::new(), &[]), Vec::<String>::new());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 use crate::seam::{Swarm, read};
 use shoal_containers::Runtime;
 use shoal_images::ImageStore;
-use shoal_model::{ControlError, State};
+use shoal_model::{ControlError, GenericResource, Plugin, State};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// What the daemon says of itself and its host; gathered once at start.
@@ -26,6 +26,10 @@ pub struct EngineInfo {
     pub data_root: PathBuf,
     /// Labels of the daemon (`--label`).
     pub labels: BTreeMap<String, String>,
+    /// Drivers it has.
+    pub plugins: Vec<Plugin>,
+    /// Generic resources of the daemon (`--node-generic-resource`).
+    pub generic_resources: Vec<GenericResource>,
     /// Version of this program.
     pub version: String,
     /// Commit it was built from; empty when not known.

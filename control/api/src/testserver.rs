@@ -147,6 +147,8 @@ async fn context(folder: &Path, cgroup: String, swarm: Arc<MemorySwarm>) -> ApiC
             memory_bytes: 4 << 30,
             data_root: folder.to_owned(),
             labels: Default::default(),
+            plugins: Vec::new(),
+            generic_resources: Vec::new(),
             version: "0.1.0".into(),
             git_commit: String::new(),
             debug: false,

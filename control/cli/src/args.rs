@@ -482,6 +482,12 @@ pub struct ServiceCreate {
     /// Placement constraints
     #[arg(long)]
     pub constraint: Vec<String>,
+    /// Add a placement preference
+    #[arg(long, value_name = "pref")]
+    pub placement_pref: Vec<String>,
+    /// User defined resources
+    #[arg(long)]
+    pub generic_resource: Vec<String>,
     /// Network attachments
     #[arg(long)]
     pub network: Vec<String>,
@@ -546,6 +552,18 @@ pub struct ServiceUpdate {
     /// Remove a constraint
     #[arg(long)]
     pub constraint_rm: Vec<String>,
+    /// Add a placement preference
+    #[arg(long, value_name = "pref")]
+    pub placement_pref_add: Vec<String>,
+    /// Remove a placement preference
+    #[arg(long, value_name = "pref")]
+    pub placement_pref_rm: Vec<String>,
+    /// Add a Generic resource
+    #[arg(long)]
+    pub generic_resource_add: Vec<String>,
+    /// Remove a Generic resource
+    #[arg(long)]
+    pub generic_resource_rm: Vec<String>,
     /// Add a network
     #[arg(long)]
     pub network_add: Vec<String>,

@@ -1,8 +1,8 @@
 //! The loop around the cores.
 use crate::{clock, error::chain};
-use shoal_cores::{allocate, next_due, orchestrate, schedule};
+use shoal_cores::{Scheduler, allocate, next_due, orchestrate};
 use shoal_identity::id;
-use shoal_model::Change;
+use shoal_model::{Change, State, Timestamp};
 use shoal_store::{Store, StoreError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -25,9 +25,10 @@ const ROUNDS: usize = 50;
 /// Runs until `stop`.
 pub(crate) async fn run(store: Store, stop: CancellationToken) {
     let mut versions = store.watch();
+    let mut scheduler = Scheduler::default();
     loop {
         versions.borrow_and_update();
-        let pause = match settle(&store).await {
+        let pause = match settle(&store, &mut scheduler).await {
             Ok(()) => DEBOUNCE,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "cannot write what the cluster needs");
@@ -49,16 +50,21 @@ pub(crate) async fn run(store: Store, stop: CancellationToken) {
     }
 }
 
+/// What a core wants changed at a time.
+type Core<'a> = dyn FnMut(&State, Timestamp) -> Vec<Change> + Send + 'a;
+
 /// Runs the cores until none of them wants anything.
-async fn settle(store: &Store) -> Result<(), StoreError> {
+async fn settle(store: &Store, scheduler: &mut Scheduler) -> Result<(), StoreError> {
     for _ in 0..ROUNDS {
         let now = clock::now();
         let mut quiet = true;
-        for core in [
-            |s: &shoal_model::State, now| orchestrate(s, now, &mut id::new),
-            |s: &shoal_model::State, now| allocate(s, now),
-            |s: &shoal_model::State, now| schedule(s, now),
-        ] {
+        let mut schedule = |state: &State, now| scheduler.schedule(state, now);
+        let cores: [&mut Core<'_>; 3] = [
+            &mut |state, now| orchestrate(state, now, &mut id::new),
+            &mut |state, now| allocate(state, now),
+            &mut schedule,
+        ];
+        for core in cores {
             let changes = store.read(|state| core(state, now));
             if !changes.is_empty() {
                 quiet = false;

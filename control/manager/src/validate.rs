@@ -1,7 +1,7 @@
 //! Whether specifications are right, in Docker's words; and refusals, by the field's name, of what this
 //! version does not have: nothing is accepted and then ignored.
 use crate::error::{invalid, not_found};
-use shoal_cores::{Constraint, PortWish, network_of, port_wishes, uses_vip};
+use shoal_cores::{Constraint, PortWish, SpreadDescriptor, network_of, port_wishes, uses_vip};
 use shoal_model::{ControlError, ObjectKind, State, docker};
 use std::collections::BTreeSet;
 
@@ -82,8 +82,14 @@ fn task(template: &docker::TaskSpec) -> Verdict {
         check((0..=MOST_ATTEMPTS).contains(&attempts), text)?;
     }
     if let Some(placement) = &template.placement {
-        let preferences = placement.preferences.as_ref().is_some_and(|p| !p.is_empty());
-        absent(preferences, "TaskTemplate.Placement.Preferences")?;
+        for preference in placement.preferences.iter().flatten() {
+            let over = preference.spread.as_ref().and_then(|s| s.spread_descriptor.as_deref());
+            let over = over.unwrap_or_default();
+            let text = format!(
+                "Placement.Preferences: cannot spread over {over:?}: give node.labels.KEY or engine.labels.KEY"
+            );
+            check(SpreadDescriptor::parse(over).is_some(), text)?;
+        }
         check(placement.max_replicas.unwrap_or(0) >= 0, "MaxReplicas cannot be negative")?;
         for constraint in placement.constraints.iter().flatten() {
             Constraint::parse(constraint).map_err(invalid)?;
@@ -201,8 +207,7 @@ fn resources(resources: &docker::TaskSpecResources) -> Verdict {
     if let Some(reserved) = &resources.reservations {
         cpus.push(reserved.nano_cpus.unwrap_or(0));
         memory.push(reserved.memory_bytes.unwrap_or(0));
-        let generic = reserved.generic_resources.as_ref().is_some_and(|g| !g.is_empty());
-        absent(generic, "Resources.Reservations.GenericResources")?;
+        reserved.generic_resources.iter().flatten().try_for_each(generic)?;
     }
     for cpus in cpus.into_iter().filter(|c| *c != 0) {
         let cores = cpus as f64 / 1e9;
@@ -215,6 +220,24 @@ fn resources(resources: &docker::TaskSpecResources) -> Verdict {
         )?;
     }
     Ok(())
+}
+
+/// One can ask for a number of a kind, not for names.
+fn generic(resource: &docker::GenericResourcesInner) -> Verdict {
+    let named = resource.named_resource_spec.as_ref().and_then(|n| n.kind.as_deref());
+    let Some(asked) = &resource.discrete_resource_spec else {
+        let kind = named.unwrap_or_default();
+        return Err(invalid(format!(
+            "invalid argument for resource {kind}: generic resources are asked for by number, not by name"
+        )));
+    };
+    let kind = asked.kind.as_deref().unwrap_or_default();
+    check(!kind.is_empty(), "GenericResources: a kind must be provided")?;
+    let value = asked.value.unwrap_or(0);
+    check(
+        value > 0,
+        format!("invalid argument for resource {kind}: {value} is not a positive number"),
+    )
 }
 
 fn mode(spec: &docker::ServiceSpec) -> Verdict {

@@ -30,6 +30,9 @@ pub(crate) struct DaemonArguments {
     /// Set key=value labels to the daemon
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// Advertise a user-defined resource: KIND=NUMBER or KIND=NAME
+    #[arg(long = "node-generic-resource", value_name = "KIND=VALUE")]
+    pub(crate) node_generic_resources: Vec<String>,
     /// DNS server to forward other names to, instead of the host's
     #[arg(long = "dns", value_name = "ADDRESS")]
     pub(crate) dns: Vec<IpAddr>,

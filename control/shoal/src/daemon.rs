@@ -2,7 +2,7 @@
 //! until it is told to end. Ending leaves containers, traffic and names as they are.
 use crate::{
     arguments::DaemonArguments,
-    engine,
+    engine, generic,
     membership::{Host, Membership},
     metrics,
 };
@@ -41,7 +41,10 @@ pub(crate) async fn run(arguments: DaemonArguments) -> Result<()> {
     }
     let _lock = lock(&arguments.data_root)?;
     let labels = engine::labels(&arguments.labels)?;
-    let engine = Arc::new(engine::gather(&arguments.data_root, labels, arguments.debug)?);
+    let mut engine = engine::gather(&arguments.data_root, labels, arguments.debug)?;
+    engine.generic_resources = generic::parse(&arguments.node_generic_resources)
+        .context("could not parse GenericResource")?;
+    let engine = Arc::new(engine);
     let images = arguments.data_root.join("images");
     let images = tokio::task::block_in_place(|| ImageStore::open(&images))?;
     let images = Arc::new(images);

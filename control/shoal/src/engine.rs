@@ -2,7 +2,7 @@
 use anyhow::{Context, Result, bail};
 use rustix::system::uname;
 use shoal_api::EngineInfo;
-use shoal_model::NodeDescription;
+use shoal_model::{NodeDescription, Plugin, PluginKind};
 use std::{
     collections::BTreeMap,
     fs,
@@ -28,6 +28,8 @@ pub(crate) fn gather(
         memory_bytes: memory_bytes(),
         data_root: PathBuf::from(data_root),
         labels,
+        plugins: plugins(),
+        generic_resources: Vec::new(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         git_commit: option_env!("SHOAL_GIT_COMMIT").unwrap_or_default().to_owned(),
         debug,
@@ -44,8 +46,15 @@ pub(crate) fn description(engine: &EngineInfo) -> NodeDescription {
         memory_bytes: engine.memory_bytes,
         engine_version: engine.version.clone(),
         engine_labels: engine.labels.clone(),
-        ..NodeDescription::default()
+        plugins: engine.plugins.clone(),
+        generic_resources: engine.generic_resources.clone(),
     }
+}
+
+/// Drivers of this version, in order.
+fn plugins() -> Vec<Plugin> {
+    let all = [(PluginKind::Log, "json-file"), (PluginKind::Network, "overlay")];
+    all.map(|(kind, name)| Plugin { kind, name: name.to_owned() }).to_vec()
 }
 
 /// `key=value` flags.

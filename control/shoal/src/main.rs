@@ -6,6 +6,7 @@ mod addresses;
 mod arguments;
 mod daemon;
 mod engine;
+mod generic;
 mod membership;
 mod metrics;
 mod record;

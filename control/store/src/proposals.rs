@@ -1,20 +1,24 @@
 //! Gathers proposals that wait at the same time into one log entry.
 //!
-//! One task; it ends when the last [`Proposals`] is dropped. One entry is under way at a time, and
-//! whatever arrives meanwhile goes into the next.
+//! One task, which ends when the last [`Proposals`] is dropped, and one per entry under way. There are
+//! few of these, and whatever arrives meanwhile goes into the next.
 
 use crate::{
     error::StoreError,
     leadership::{Leadership, not_leader, while_leading},
     network::Contacts,
-    types::{Batch, Raft, Transaction},
+    types::{Batch, ManagerId, Peer, Raft, Transaction, Types},
+};
+use openraft::{
+    error::{ClientWriteError, RaftError},
+    raft::ClientWriteResponse,
 };
 use shoal_model::{Change, Timestamp};
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 /// The largest proposal, bytes of JSON. Docker's bound is 1.5 MiB too (a Raft entry must fit into
 /// a message).
@@ -22,6 +26,9 @@ pub const MAX_PROPOSAL_BYTES: usize = 3 << 19;
 
 /// Proposals that wait; more make their callers wait.
 const QUEUE: usize = 256;
+
+/// Entries under way: while the other managers write one, the leader writes the next.
+const UNDER_WAY: usize = 2;
 
 /// Proposals in one entry.
 const MAX_BATCH: usize = 128;
@@ -72,7 +79,11 @@ async fn gather(
     contacts: Arc<Contacts>,
     mut waiting: mpsc::Receiver<Proposal>,
 ) {
-    while let Some(first) = waiting.recv().await {
+    let under_way = Arc::new(Semaphore::new(UNDER_WAY));
+    loop {
+        // A place first: whatever arrives until there is one shares the entry.
+        let Ok(place) = under_way.clone().acquire_owned().await else { return };
+        let Some(first) = waiting.recv().await else { return };
         let mut bytes = first.transaction.len();
         let (mut transactions, mut answers) = (vec![first.transaction], vec![first.answer]);
         while transactions.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
@@ -85,24 +96,51 @@ async fn gather(
             tokio::time::sleep(PAUSE).await;
         }
         let written = match leadership.borrow().ours {
-            true => Ok(raft.client_write(Batch::new(&transactions))),
+            true => Ok(Batch::new(&transactions)),
             false => Err(not_leader(&leadership)),
         };
+        // Handed over here, so that entries are in the order of the proposals.
         let written = match written {
-            Ok(write) => while_leading(leadership.clone(), write).await,
+            Ok(batch) => raft.client_write_ff(batch).await.map_err(StoreError::from),
             Err(error) => Err(error),
         };
-        match written {
-            Ok(response) => {
-                debug_assert_eq!(response.data.len(), answers.len());
-                for (answer, result) in answers.into_iter().zip(response.data) {
-                    drop(answer.send(result.map_err(StoreError::Refused)));
-                }
+        let leadership = leadership.clone();
+        tokio::spawn(async move {
+            let written = match written {
+                Ok(response) => while_leading(leadership, answered(response)).await,
+                Err(error) => Err(error),
+            };
+            drop(place);
+            answer(answers, written);
+        });
+    }
+}
+
+type Written = Result<ClientWriteResponse<Types>, ClientWriteError<ManagerId, Peer>>;
+
+async fn answered(
+    response: impl Future<Output = Result<Written, impl std::error::Error>>,
+) -> Result<ClientWriteResponse<Types>, StoreError> {
+    match response.await {
+        Ok(written) => written.map_err(|error| RaftError::APIError(error).into()),
+        Err(_) => Err(StoreError::Stopped("the log has ended".into())),
+    }
+}
+
+fn answer(
+    answers: Vec<oneshot::Sender<Result<u64, StoreError>>>,
+    written: Result<ClientWriteResponse<Types>, StoreError>,
+) {
+    match written {
+        Ok(response) => {
+            debug_assert_eq!(response.data.len(), answers.len());
+            for (answer, result) in answers.into_iter().zip(response.data) {
+                drop(answer.send(result.map_err(StoreError::Refused)));
             }
-            Err(error) => {
-                for answer in answers {
-                    drop(answer.send(Err(error.again())));
-                }
+        }
+        Err(error) => {
+            for answer in answers {
+                drop(answer.send(Err(error.again())));
             }
         }
     }

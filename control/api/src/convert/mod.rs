@@ -8,7 +8,7 @@ pub(crate) mod swarm;
 pub(crate) mod tasks;
 
 use serde_json::Value;
-use shoal_model::{Meta, docker};
+use shoal_model::{GenericResource, Meta, docker};
 
 /// A model as JSON. Keys come out sorted, so that the same state always reads the same; whole floats
 /// are written as Go writes them (`0`, not `0.0`).
@@ -26,6 +26,29 @@ fn go_numbers(value: Value) -> Value {
         Value::Object(map) => map.into_iter().map(|(k, v)| (k, go_numbers(v))).collect(),
         other => other,
     }
+}
+
+/// Generic resources; `None` for none.
+pub(crate) fn generic_resources(
+    all: &[GenericResource],
+) -> Option<Vec<docker::GenericResourcesInner>> {
+    let one = |resource: &GenericResource| match resource {
+        GenericResource::Discrete { kind, value } => docker::GenericResourcesInner {
+            discrete_resource_spec: Some(docker::GenericResourcesInnerDiscreteResourceSpec {
+                kind: Some(kind.clone()),
+                value: Some(*value),
+            }),
+            named_resource_spec: None,
+        },
+        GenericResource::Named { kind, value } => docker::GenericResourcesInner {
+            named_resource_spec: Some(docker::GenericResourcesInnerNamedResourceSpec {
+                kind: Some(kind.clone()),
+                value: Some(value.clone()),
+            }),
+            discrete_resource_spec: None,
+        },
+    };
+    (!all.is_empty()).then(|| all.iter().map(one).collect())
 }
 
 fn version(meta: &Meta) -> Option<docker::ObjectVersion> {

@@ -1,8 +1,8 @@
 //! Nodes.
-use super::{swarm::tls_info, value, version};
+use super::{generic_resources, swarm::tls_info, value, version};
 use crate::times::rfc3339;
 use serde_json::Value;
-use shoal_model::{Availability, Node, NodeState, Role, State, docker};
+use shoal_model::{Availability, Node, NodeState, Plugin, Role, State, docker};
 
 /// A node as `GET /nodes/{id}` answers it. `leader` is the id of the leading manager.
 pub(crate) fn node(state: &State, node: &Node, leader: Option<&str>) -> Value {
@@ -15,13 +15,13 @@ pub(crate) fn node(state: &State, node: &Node, leader: Option<&str>) -> Value {
         resources: Some(docker::ResourceObject {
             nano_cpus: Some(d.nano_cpus),
             memory_bytes: Some(d.memory_bytes),
-            generic_resources: None,
+            generic_resources: generic_resources(&d.generic_resources),
         }),
         engine: Some(docker::EngineDescription {
             engine_version: Some(d.engine_version.clone()),
             labels: (!d.engine_labels.is_empty())
                 .then(|| d.engine_labels.clone().into_iter().collect()),
-            plugins: None,
+            plugins: (!d.plugins.is_empty()).then(|| d.plugins.iter().map(plugin).collect()),
         }),
         tls_info: state.cluster.as_ref().map(tls_info),
     });
@@ -40,6 +40,13 @@ pub(crate) fn node(state: &State, node: &Node, leader: Option<&str>) -> Value {
         }),
         manager_status: manager_status(node, leader),
     })
+}
+
+fn plugin(plugin: &Plugin) -> docker::EngineDescriptionPlugins {
+    docker::EngineDescriptionPlugins {
+        typ: Some(plugin.kind.as_str().to_owned()),
+        name: Some(plugin.name.clone()),
+    }
 }
 
 fn spec(node: &Node) -> docker::NodeSpec {

@@ -1,5 +1,5 @@
 //! Tasks.
-use super::{networks, value, version};
+use super::{generic_resources, networks, value, version};
 use crate::times::rfc3339;
 use serde_json::{Value, json};
 use shoal_model::{NetAddresses, State, Task, TaskState, TaskStatus, docker};
@@ -22,7 +22,7 @@ pub(crate) fn task(state: &State, task: &Task) -> Value {
         // Left out where it means nothing, and so also for a job's first slot, as Docker does.
         slot: i64::try_from(task.slot).ok().filter(|slot| *slot != 0),
         node_id: task.node_id.clone(),
-        assigned_generic_resources: None,
+        assigned_generic_resources: generic_resources(&task.assigned_generic_resources),
         status: Some(status(&task.status)),
         desired_state: Some(task_state(task.shown_desired())),
         job_iteration: task.job_iteration.map(|index| docker::ObjectVersion { index: Some(index) }),

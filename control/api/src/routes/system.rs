@@ -2,7 +2,7 @@
 use super::ok;
 use crate::{
     context::{ApiContext, EngineInfo},
-    convert,
+    convert::{self, generic_resources},
     entry::{API_VERSION, MIN_API_VERSION},
     error::Answer,
 };
@@ -14,7 +14,7 @@ use axum::{
     routing::get,
 };
 use serde_json::{Map, Value, json};
-use shoal_model::Timestamp;
+use shoal_model::{PluginKind, Timestamp};
 
 pub(super) fn routes() -> Router<ApiContext> {
     Router::new()
@@ -126,6 +126,13 @@ fn host(e: &EngineInfo, labels: Vec<String>) -> Map<String, Value> {
         "MemTotal": e.memory_bytes,
         "DockerRootDir": e.data_root.to_string_lossy(),
         "Labels": labels,
+        "Plugins": {
+            "Volume": plugins(e, PluginKind::Volume),
+            "Network": plugins(e, PluginKind::Network),
+            "Authorization": null,
+            "Log": plugins(e, PluginKind::Log),
+        },
+        "GenericResources": generic_resources(&e.generic_resources),
         "Debug": e.debug,
         "HttpProxy": "",
         "HttpsProxy": "",
@@ -133,14 +140,15 @@ fn host(e: &EngineInfo, labels: Vec<String>) -> Map<String, Value> {
     }))
 }
 
+fn plugins(e: &EngineInfo, kind: PluginKind) -> Vec<&str> {
+    e.plugins.iter().filter(|p| p.kind == kind).map(|p| p.name.as_str()).collect()
+}
+
 /// What holds for every node of this version.
 fn abilities() -> Map<String, Value> {
     object(json!({
         "Driver": "overlay2",
         "DriverStatus": [],
-        "Plugins": {
-            "Volume": [], "Network": ["overlay"], "Authorization": null, "Log": ["json-file"],
-        },
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "MemoryLimit": true,

@@ -37,6 +37,13 @@ pub(crate) fn from_create(create: &ServiceCreate) -> Parsed<docker::ServiceSpec>
     if !create.constraint.is_empty() {
         placement(&mut spec).constraints = Some(create.constraint.clone());
     }
+    if !create.placement_pref.is_empty() {
+        placement(&mut spec).preferences =
+            Some(create.placement_pref.iter().map(|p| preference(p)).collect::<Parsed<_>>()?);
+    }
+    if !create.generic_resource.is_empty() {
+        generic_resources(&mut spec, &create.generic_resource, &[])?;
+    }
     let settings = ServiceSettings { replicas: None, ..create.settings.clone() };
     settle(&mut spec, &settings)?;
     let job =
@@ -123,6 +130,18 @@ pub(crate) fn update(spec: &mut docker::ServiceSpec, update: &ServiceUpdate) -> 
         let constraints = placement(spec).constraints.get_or_insert_default();
         constraints.retain(|c| !update.constraint_rm.contains(c));
         constraints.extend(update.constraint_add.iter().cloned());
+    }
+    if !update.placement_pref_add.is_empty() || !update.placement_pref_rm.is_empty() {
+        let removed: Vec<_> =
+            update.placement_pref_rm.iter().map(|p| preference(p)).collect::<Parsed<_>>()?;
+        let added: Vec<_> =
+            update.placement_pref_add.iter().map(|p| preference(p)).collect::<Parsed<_>>()?;
+        let preferences = placement(spec).preferences.get_or_insert_default();
+        preferences.retain(|p| !removed.contains(p));
+        preferences.extend(added);
+    }
+    if !update.generic_resource_add.is_empty() || !update.generic_resource_rm.is_empty() {
+        generic_resources(spec, &update.generic_resource_add, &update.generic_resource_rm)?;
     }
     ports(spec, update)?;
     settle(spec, &update.settings)
@@ -305,6 +324,60 @@ fn placement(spec: &mut docker::ServiceSpec) -> &mut docker::TaskSpecPlacement {
     spec.task_template.get_or_insert_default().placement.get_or_insert_default()
 }
 
+/// `spread=node.labels.zone`.
+fn preference(text: &str) -> Parsed<docker::TaskSpecPlacementPreferences> {
+    let fields: Vec<&str> = text.split('=').collect();
+    let &[strategy, over] = &fields[..] else {
+        return Err("placement preference must be of the format \"<strategy>=<arg>\"".to_owned());
+    };
+    if strategy != "spread" {
+        return Err(format!(
+            "unsupported placement preference {strategy} (only spread is supported)"
+        ));
+    }
+    let spread = docker::TaskSpecPlacementSpread { spread_descriptor: Some(over.to_owned()) };
+    Ok(docker::TaskSpecPlacementPreferences { spread: Some(spread) })
+}
+
+/// Adds kinds (`gpu=2`, one a flag or several with commas) to the reservation, and removes others
+/// (`gpu`, or `gpu=2`). One added takes the place of the same kind.
+fn generic_resources(
+    spec: &mut docker::ServiceSpec,
+    added: &[String],
+    removed: &[String],
+) -> Parsed<()> {
+    let template = spec.task_template.get_or_insert_default();
+    let held = template.resources.get_or_insert_default().reservations.get_or_insert_default();
+    let kinds = held.generic_resources.get_or_insert_default();
+    let of = |k: &docker::GenericResourcesInner| {
+        k.discrete_resource_spec.as_ref().and_then(|d| d.kind.clone()).unwrap_or_default()
+    };
+    for text in removed.iter().flat_map(|flag| flag.split(',')) {
+        let kind = text.split('=').next().unwrap_or_default().trim();
+        kinds.retain(|k| of(k) != kind);
+    }
+    for text in added.iter().flat_map(|flag| flag.split(',')) {
+        let (kind, value) = text
+            .split_once('=')
+            .map(|(k, v)| (k.trim(), v.trim()))
+            .ok_or_else(|| format!("incorrect term {text}, missing '=' or malformed expression"))?;
+        let value: i64 = value.parse().map_err(|_| {
+            format!(
+                "invalid generic-resource request `{text}`, Named Generic Resources is not supported for service create or update"
+            )
+        })?;
+        kinds.retain(|k| of(k) != kind);
+        kinds.push(docker::GenericResourcesInner {
+            discrete_resource_spec: Some(docker::GenericResourcesInnerDiscreteResourceSpec {
+                kind: Some(kind.to_owned()),
+                value: Some(value),
+            }),
+            ..Default::default()
+        });
+    }
+    Ok(())
+}
+
 /// `KEY` alone takes its value from our own environment, and is left out without one.
 fn environment(given: &[String]) -> Vec<String> {
     given
@@ -427,6 +500,32 @@ mod tests {
         for bad in ["", "x", "80:", "1:2:3", "80/icmp", "target=80,color=red", "70000", "8080:0"] {
             assert!(port(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn preferences_and_generic_resources_are_read_in_dockers_words() {
+        let over = |text| preference(text).map(|p| p.spread.unwrap().spread_descriptor.unwrap());
+        assert_eq!(over("spread=node.labels.zone").unwrap(), "node.labels.zone");
+        assert_eq!(
+            over("pack=x").unwrap_err(),
+            "unsupported placement preference pack (only spread is supported)"
+        );
+        assert!(over("spread").is_err());
+        let mut spec = docker::ServiceSpec::default();
+        let mut kinds = |added: &[&str], removed: &[&str]| {
+            let own = |all: &[&str]| all.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+            generic_resources(&mut spec, &own(added), &own(removed))?;
+            let held = spec.task_template.clone().unwrap().resources.unwrap().reservations.unwrap();
+            let one = |g: docker::GenericResourcesInner| {
+                let discrete = g.discrete_resource_spec.unwrap();
+                format!("{}={}", discrete.kind.unwrap(), discrete.value.unwrap())
+            };
+            Parsed::Ok(held.generic_resources.unwrap().into_iter().map(one).collect::<Vec<_>>())
+        };
+        assert_eq!(kinds(&["gpu=2,ssd=1"], &[]).unwrap(), ["gpu=2", "ssd=1"]);
+        assert_eq!(kinds(&["gpu=3"], &["ssd"]).unwrap(), ["gpu=3"]);
+        assert!(kinds(&["gpu=UUID"], &[]).unwrap_err().contains("Named Generic Resources"));
+        assert!(kinds(&["gpu"], &[]).is_err());
     }
 
     #[test]

@@ -70,8 +70,23 @@ impl<'a> Seats<'a> {
         if self.services.contains_key(service) {
             return;
         }
-        let by_seat = state.spread(service).filter_map(|(node, n)| Some((self.find(node)?, n)));
-        let spread = Spread { by_seat: by_seat.collect(), placed: Vec::new() };
+        // Both are in order of id: each search begins where the last one ended, and goes in steps that
+        // double, so that neither few nodes nor all of them take long.
+        let mut rest = 0..self.seats.len();
+        let mut by_seat = Vec::new();
+        for (node, tasks) in state.spread(service) {
+            let before = |at: usize| self.seats[at].0.id.as_str() < node;
+            let mut step = 1;
+            while rest.start + step < rest.end && before(rest.start + step) {
+                rest.start += step;
+                step *= 2;
+            }
+            let window = &self.seats[rest.start..rest.end.min(rest.start + step + 1)];
+            rest.start += window.partition_point(|(n, _)| n.id.as_str() < node);
+            let found = self.seats.get(rest.start).is_some_and(|(n, _)| n.id == node);
+            by_seat.extend(u32::try_from(rest.start).ok().filter(|_| found).map(|at| (at, tasks)));
+        }
+        let spread = Spread { by_seat: by_seat.into_iter().collect(), placed: Vec::new() };
         self.services.insert(service.to_owned(), spread);
     }
 

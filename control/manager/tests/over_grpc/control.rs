@@ -29,7 +29,7 @@ async fn wrong_services_are_refused_with_docker_s_words() {
     let web = manager.create_service(first.clone()).await.unwrap();
 
     type Edit = fn(&mut docker::ServiceSpec);
-    let edits: [(Edit, &str); 17] = [
+    let edits: [(Edit, &str); 19] = [
         (|s| s.name = Some("a b".into()), "name must be valid as a DNS name component: \"a b\""),
         (
             |s| s.name = Some("a".repeat(64)),
@@ -111,6 +111,37 @@ async fn wrong_services_are_refused_with_docker_s_words() {
                 })
             },
             "constraint expected one operator from ==, !=: 'node.role'",
+        ),
+        (
+            |s| {
+                let spread = docker::TaskSpecPlacementSpread {
+                    spread_descriptor: Some("node.hostname".into()),
+                };
+                s.task_template.as_mut().unwrap().placement = Some(docker::TaskSpecPlacement {
+                    preferences: Some(vec![docker::TaskSpecPlacementPreferences {
+                        spread: Some(spread),
+                    }]),
+                    ..Default::default()
+                })
+            },
+            "Placement.Preferences: cannot spread over \"node.hostname\": give node.labels.KEY or engine.labels.KEY",
+        ),
+        (
+            |s| {
+                let named = docker::GenericResourcesInnerNamedResourceSpec {
+                    kind: Some("gpu".into()),
+                    value: Some("UUID1".into()),
+                };
+                let resources = s.task_template.as_mut().unwrap().resources.get_or_insert_default();
+                resources.reservations = Some(docker::ResourceObject {
+                    generic_resources: Some(vec![docker::GenericResourcesInner {
+                        named_resource_spec: Some(named),
+                        ..Default::default()
+                    }]),
+                    ..Default::default()
+                });
+            },
+            "invalid argument for resource gpu: generic resources are asked for by number, not by name",
         ),
         (
             |s| {

@@ -1,5 +1,7 @@
-//! Benchmarks: ours and a peer in the same run, interleaved, medians, ratios.
+//! Benchmarks: ours and a peer in the same run, interleaved, medians, ratios; or ours against an aim.
 
+mod control;
+mod placement;
 mod report;
 mod traffic;
 mod vip;
@@ -28,6 +30,13 @@ struct Options {
 enum Bench {
     /// TCP throughput and connections per second through a VIP, against the task's own address
     Vip,
+    /// The control plane on real clusters, against Docker Swarm and etcd (SHOAL_PEERS: where they are)
+    Control,
+    /// The scheduler's placement in memory
+    Placement,
+    /// Place tasks once and print what it took; a process of its own, for its memory
+    #[command(hide = true)]
+    Place { nodes: usize, services: usize, tasks: usize },
     /// Accept connections and close them; this is what runs in the container
     #[command(hide = true)]
     Accept { port: u16 },
@@ -49,6 +58,9 @@ fn main() -> ExitCode {
 fn run(options: Options) -> anyhow::Result<()> {
     let rows = match options.bench {
         Bench::Vip => vip::run(options.quick)?,
+        Bench::Control => control::run(options.quick)?,
+        Bench::Placement => placement::rows(options.quick)?,
+        Bench::Place { nodes, services, tasks } => return placement::place(nodes, services, tasks),
         Bench::Accept { port } => return traffic::accept(port),
         Bench::Connect { to, seconds } => return traffic::connect(to, seconds),
     };

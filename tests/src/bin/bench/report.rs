@@ -1,30 +1,64 @@
-//! Rows of results: ours, the peer's, the ratio, the aim, and whether it holds.
+//! Rows of results: ours, the peer's and the ratio where there is a peer, the aim, and whether it holds.
 
 use anyhow::{Context as _, ensure};
-use std::{fs, thread};
+use std::{fmt, fs, thread};
 
-/// One comparison. Higher is better.
+/// One result.
 pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) unit: &'static str,
-    /// Medians.
+    /// Median.
     pub(crate) ours: f64,
-    pub(crate) peer: f64,
-    /// The least ratio that is good enough.
-    pub(crate) aim: f64,
+    pub(crate) aim: Aim,
+}
+
+/// What is good enough.
+#[derive(Clone, Copy)]
+pub(crate) enum Aim {
+    /// Ours is compared with a peer's median; higher is better.
+    Ratio {
+        peer: f64,
+        /// The least ratio.
+        least: f64,
+    },
+    /// Ours, in the row's unit.
+    AtLeast(f64),
+    /// Ours, in the row's unit.
+    AtMost(f64),
 }
 
 impl Row {
-    pub(crate) fn ratio(&self) -> f64 {
-        self.ours / self.peer
+    fn peer(&self) -> Option<f64> {
+        match self.aim {
+            Aim::Ratio { peer, .. } => Some(peer),
+            Aim::AtLeast(_) | Aim::AtMost(_) => None,
+        }
+    }
+
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        self.peer().map(|peer| self.ours / peer)
     }
 
     pub(crate) fn holds(&self) -> bool {
-        self.ratio() >= self.aim
+        match self.aim {
+            Aim::Ratio { peer, least } => self.ours / peer >= least,
+            Aim::AtLeast(least) => self.ours >= least,
+            Aim::AtMost(most) => self.ours <= most,
+        }
     }
 
     fn verdict(&self) -> &'static str {
         if self.holds() { "holds" } else { "SHORT" }
+    }
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Aim::Ratio { least, .. } => write!(f, "{least:.2}"),
+            Aim::AtLeast(least) => write!(f, "≥ {least}"),
+            Aim::AtMost(most) => write!(f, "≤ {most}"),
+        }
     }
 }
 
@@ -39,13 +73,16 @@ pub(crate) fn print(rows: &[Row]) -> anyhow::Result<()> {
     println!("{}", machine()?);
     println!("| what | ours | peer | ratio | aim | |\n|---|---|---|---|---|---|");
     for row in rows {
+        let or_dash = |value: Option<f64>, digits: usize| {
+            value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+        };
         println!(
-            "| {}, {} | {:.2} | {:.2} | {:.3} | {:.2} | {} |",
+            "| {}, {} | {:.2} | {} | {} | {} | {} |",
             row.what,
             row.unit,
             row.ours,
-            row.peer,
-            row.ratio(),
+            or_dash(row.peer(), 2),
+            or_dash(row.ratio(), 3),
             row.aim,
             row.verdict()
         );
@@ -57,9 +94,14 @@ pub(crate) fn json(rows: &[Row]) -> anyhow::Result<String> {
     let rows: Vec<_> = rows
         .iter()
         .map(|row| {
+            let (kind, aim) = match row.aim {
+                Aim::Ratio { least, .. } => ("least ratio", least),
+                Aim::AtLeast(least) => ("at least", least),
+                Aim::AtMost(most) => ("at most", most),
+            };
             serde_json::json!({
-                "what": row.what, "unit": row.unit, "ours": row.ours, "peer": row.peer,
-                "ratio": row.ratio(), "aim": row.aim, "holds": row.holds(),
+                "what": row.what, "unit": row.unit, "ours": row.ours, "peer": row.peer(),
+                "ratio": row.ratio(), "aim": aim, "aim_is": kind, "holds": row.holds(),
             })
         })
         .collect();
@@ -86,9 +128,17 @@ mod tests {
         assert!(median(vec![]).is_err());
     }
 
+    fn verdict(ours: f64, aim: Aim) -> &'static str {
+        Row { what: "x".to_owned(), unit: "1/s", ours, aim }.verdict()
+    }
+
     #[test]
-    fn a_ratio_below_the_aim_is_short() {
-        let row = Row { what: "x".to_owned(), unit: "1/s", ours: 89.0, peer: 100.0, aim: 0.9 };
-        assert_eq!(row.verdict(), "SHORT");
+    fn what_misses_its_aim_is_short() {
+        assert_eq!(verdict(89.0, Aim::Ratio { peer: 100.0, least: 0.9 }), "SHORT");
+        assert_eq!(verdict(90.0, Aim::Ratio { peer: 100.0, least: 0.9 }), "holds");
+        assert_eq!(verdict(99.0, Aim::AtLeast(100.0)), "SHORT");
+        assert_eq!(verdict(100.0, Aim::AtLeast(100.0)), "holds");
+        assert_eq!(verdict(1.51, Aim::AtMost(1.5)), "SHORT");
+        assert_eq!(verdict(1.5, Aim::AtMost(1.5)), "holds");
     }
 }

@@ -1,6 +1,6 @@
 //! Through the VIP against the address of the only task behind it: the same way, less the VIP.
 
-use crate::report::{Row, median};
+use crate::report::{Aim, Row, median};
 use anyhow::{Context as _, ensure};
 use shoal_images::testimage::busybox_archive;
 use shoal_tests::{Cluster, Outcome, RunningTask, busybox, patiently, wait_for};
@@ -78,7 +78,8 @@ fn compare(
         ours.push(measure(vip).with_context(|| format!("{what}, run {run}, VIP"))?);
         peer.push(measure(direct).with_context(|| format!("{what}, run {run}, direct"))?);
     }
-    Ok(Row { what, unit, ours: median(ours)?, peer: median(peer)?, aim })
+    let aim = Aim::Ratio { peer: median(peer)?, least: aim };
+    Ok(Row { what, unit, ours: median(ours)?, aim })
 }
 
 fn throughput(
