@@ -6,6 +6,7 @@ mod object;
 mod packages;
 mod process;
 mod setup;
+mod simulate;
 mod test;
 mod toolchain;
 mod vm;
@@ -53,6 +54,13 @@ enum Task {
         #[arg(long, value_name = "NAME")]
         filter: Option<String>,
     },
+    /// Simulate whole clusters: `--seed N [--events]` one seed, `--hours N` or `--seeds N` many,
+    /// `--saved` those that once found something
+    Simulate {
+        /// For the simulator; `--help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Measure Shoal against the same machine without it
     Bench {
         /// Which benchmark; `vip` is throughput and connections through a VIP, `control` the
@@ -92,6 +100,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo { keep, stop } => demo::demo(keep, stop),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Vm { kernel, demo, filter } => vm::run(&kernel, demo, filter.as_deref()),
+        Task::Simulate { arguments } => simulate::run(&arguments),
         Task::Bench { name, json, check, quick } => demo::bench(&name, json, check, quick),
     }
 }

@@ -104,7 +104,7 @@ impl Inner {
         }
         let index = self.state.version + 1;
         self.state.apply(index, now(), changes).map_err(|e| match e {
-            ApplyError::OutOfSequence { .. } => ControlError::new(
+            ApplyError::OutOfSequence { .. } | ApplyError::SubnetTaken { .. } => ControlError::new(
                 ErrorKind::Unknown,
                 format!("rpc error: code = Unknown desc = {e}"),
             ),

@@ -1,5 +1,8 @@
 //! Free addresses of a network.
-use shoal_model::{NetAddresses, Network, State};
+use shoal_model::{
+    NetAddresses, Network, State, TaskState,
+    bugs::{self, Bug},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
@@ -42,6 +45,9 @@ impl Pools {
         for task in state.tasks.values() {
             for address in &task.networks {
                 let ended = task.status.state.is_terminal();
+                if bugs::active(Bug::ReuseAddress) && task.desired > TaskState::Running {
+                    continue;
+                }
                 pools.hold(&address.network_id, address.v4, ended);
             }
         }

@@ -6,6 +6,7 @@ use ipnetwork::IpNetwork;
 use shoal_model::{
     AssignedTask, Meta, NetAddresses, NodeAssignment, NodeTable, Service, State, TableNetwork,
     TablePeer, TableService, TableTask, Task, TaskState, TaskStatus, TaskTimes, Timestamp,
+    bugs::{self, Bug},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,7 +58,8 @@ pub(crate) fn heard(task: &Task) -> bool {
 /// Whether the task is a backend: it runs, is healthy, and is not told to stop.
 pub(crate) fn serving(task: &Task) -> bool {
     let unhealthy = task.status.container.as_ref().is_some_and(|c| c.unhealthy);
-    task.status.state == TaskState::Running && task.desired == TaskState::Running && !unhealthy
+    let wanted = task.desired == TaskState::Running || bugs::active(Bug::KeepBackend);
+    task.status.state == TaskState::Running && wanted && !unhealthy
 }
 
 /// What a node is told of a task of its own. What the node itself reported is left out as far as it

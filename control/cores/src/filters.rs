@@ -5,7 +5,9 @@ use crate::{
     spec::host_ports,
 };
 use shoal_model::{
-    Availability, HostPort, Load, Node, NodeState, Plugin, PluginKind, State, Task, docker,
+    Availability, HostPort, Load, Node, NodeState, Plugin, PluginKind, State, Task,
+    bugs::{self, Bug},
+    docker,
 };
 use std::fmt;
 
@@ -60,7 +62,9 @@ impl Filters {
                     .map_or_else(Vec::new, platforms),
             },
             host_ports: service.map(|s| host_ports(&s.spec)).unwrap_or_default(),
-            max_replicas: max_replicas.and_then(|max| u64::try_from(max).ok()),
+            max_replicas: max_replicas
+                .and_then(|max| u64::try_from(max).ok())
+                .filter(|_| !bugs::active(Bug::ForgetMaxReplicas)),
         }
     }
 
@@ -112,6 +116,8 @@ impl Fixed {
     pub(crate) fn refusal(&self, node: &Node) -> Option<Refusal> {
         if !self.plugins_present(node) {
             Some(Refusal::Plugin)
+        } else if bugs::active(Bug::SkipConstraints) {
+            None
         } else if !self.constraints.as_ref().is_some_and(|all| all.iter().all(|c| c.admits(node))) {
             Some(Refusal::Constraint)
         } else if !one_of(&self.platforms, node) {
@@ -159,7 +165,7 @@ fn platforms(all: &[docker::Platform]) -> Vec<(Option<String>, Option<String>)> 
 /// Whether the node takes tasks at all.
 pub(crate) fn takes_tasks(node: &Node) -> bool {
     node.status.state == NodeState::Ready
-        && node.availability == Availability::Active
+        && (node.availability == Availability::Active || bugs::active(Bug::IgnoreDrain))
         && node.overlay.address.is_some()
 }
 

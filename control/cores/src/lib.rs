@@ -19,6 +19,7 @@ mod herd;
 mod liveness;
 mod orchestrator;
 mod ports;
+mod reports;
 mod scheduler;
 mod spec;
 #[cfg(test)]
@@ -40,6 +41,7 @@ pub use orchestrator::{
     revise, roll_back, take_rebalance_once,
 };
 pub use ports::{PortError, check_ports};
+pub use reports::{Report, accept};
 pub use scheduler::{Descriptor as SpreadDescriptor, MOST_PLACED, Scheduler, schedule};
 pub use spec::{PortWish, attachments, host_ports, network_of, port_wishes, uses_vip};
 pub use subnets::{SubnetError, allocate_subnet};

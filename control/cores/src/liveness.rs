@@ -1,6 +1,9 @@
 //! Which nodes are no longer heard of.
 use crate::spec::nanos;
-use shoal_model::{NodeState, State, Timestamp};
+use shoal_model::{
+    NodeState, State, Timestamp,
+    bugs::{self, Bug},
+};
 use std::{collections::BTreeMap, time::Duration};
 
 /// How often an agent beats when the cluster's specification has Docker's default of 5 s.
@@ -33,7 +36,10 @@ pub fn silent_nodes(
     period: Duration,
     now: Timestamp,
 ) -> Vec<String> {
-    let silent = |id: &str| beats.get(id).is_some_and(|b| now.since(*b) >= period * MISSED_BEATS);
+    let silent = |id: &str| {
+        beats.get(id).is_some_and(|b| now.since(*b) >= period * MISSED_BEATS)
+            && !bugs::active(Bug::DeafToSilence)
+    };
     let nodes = state.nodes.values().filter(|n| n.status.state != NodeState::Down);
     nodes.filter(|n| silent(&n.id)).map(|n| n.id.clone()).collect()
 }

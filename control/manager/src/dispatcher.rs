@@ -10,12 +10,11 @@ use crate::{
     managers::bearings,
     parts::parts,
     session::{Outgoing, QUEUE, Session},
-    statuses::Report,
     watchdog,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
-use shoal_cores::{Subscriber, heartbeat_period};
+use shoal_cores::{Report, Subscriber, heartbeat_period};
 use shoal_identity::{Peer, unknown_node};
 use shoal_model::{NodeDescription, NodeState, TaskStatus};
 use shoal_rpc::{
@@ -276,12 +275,17 @@ impl Talk {
     fn check(&mut self) -> Result<(), Status> {
         self.tell_bearings()?;
         let node = &self.node;
-        let (present, period) = self
-            .inner
-            .store
-            .read(|state| (state.nodes.contains_key(node), heartbeat_period(state)));
-        if !present {
-            return Err(unknown_node(node));
+        let (present, period) = self.inner.store.read(|state| {
+            let present = state.nodes.get(node).map(|n| n.status.state);
+            (present, heartbeat_period(state))
+        });
+        match present {
+            None => return Err(unknown_node(node)),
+            // Marked down at the moment it registered. Nobody would set that right while it beats.
+            Some(NodeState::Down) => {
+                return Err(Status::aborted("the node was marked down; it has to register again"));
+            }
+            Some(_) => {}
         }
         if period != self.period {
             self.period = period;

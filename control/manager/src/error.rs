@@ -121,6 +121,9 @@ pub(crate) fn from_store(error: StoreError) -> ControlError {
             let text = format!("name conflicts with an existing object: {taken}");
             refuse(ErrorKind::AlreadyExists, text)
         }
+        StoreError::Refused(taken @ ApplyError::SubnetTaken { .. }) => {
+            refuse(ErrorKind::FailedPrecondition, taken)
+        }
         StoreError::TooLarge { .. } => invalid(error),
         StoreError::NotLeader { .. } | StoreError::NoLeader => no_leader(),
         StoreError::Interrupted | StoreError::NotCaughtUp { .. } => {

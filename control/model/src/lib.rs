@@ -5,6 +5,7 @@
 //! cluster derives has its own types here.
 
 mod assignment;
+pub mod bugs;
 mod control;
 mod failures;
 mod generic;

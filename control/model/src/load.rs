@@ -1,5 +1,6 @@
 //! What the living tasks of a node take of it.
 use crate::{
+    bugs::{self, Bug},
     generic::GenericResource,
     task::{HostPort, Task, TaskState},
 };
@@ -102,6 +103,9 @@ impl Task {
 
     /// Processor time (10⁻⁹ cores) and memory (bytes) it reserves.
     pub fn reservations(&self) -> (i64, i64) {
+        if bugs::active(Bug::FreeReservationsEarly) && !self.stays() {
+            return (0, 0);
+        }
         let asked = self.spec.resources.as_ref().and_then(|r| r.reservations.as_ref());
         let of = |value: Option<i64>| value.unwrap_or(0).max(0);
         (of(asked.and_then(|r| r.nano_cpus)), of(asked.and_then(|r| r.memory_bytes)))

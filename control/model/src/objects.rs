@@ -329,6 +329,14 @@ impl Network {
     pub fn name(&self) -> &str {
         &self.spec.name
     }
+
+    /// Whether an address is in subnets of both.
+    pub fn meets(&self, other: &Network) -> bool {
+        let meet =
+            |a: Ipv6Network, b: Ipv6Network| a.contains(b.network()) || b.contains(a.network());
+        self.subnet.overlaps(other.subnet)
+            || self.subnet6.zip(other.subnet6).is_some_and(|(a, b)| meet(a, b))
+    }
 }
 
 impl Node {

@@ -1,5 +1,6 @@
 //! The cluster's state in memory: objects by id, names, and the one way to change them.
 use crate::{
+    bugs::{self, Bug},
     docker,
     failures::Failures,
     index::{Index, Waiting, frees},
@@ -146,6 +147,14 @@ pub enum ApplyError {
         /// Name.
         name: String,
     },
+    /// Another network has a part of the subnet: it was made at the same moment.
+    #[error("the subnet of network {name} overlaps that of network {other}")]
+    SubnetTaken {
+        /// Name of the network.
+        name: String,
+        /// Name of the other.
+        other: String,
+    },
 }
 
 /// All objects of the cluster. Written out it is the objects alone; what is derived from them is made
@@ -167,6 +176,8 @@ pub struct State {
     pub tasks: BTreeMap<String, Task>,
     /// Where services failed of late.
     pub failures: Failures,
+    /// Time of the last transaction.
+    latest: Timestamp,
     #[serde(skip)]
     index: Index,
     #[serde(skip)]
@@ -187,11 +198,14 @@ struct Stored {
     tasks: BTreeMap<String, Task>,
     #[serde(default)]
     failures: Failures,
+    #[serde(default)]
+    latest: Timestamp,
 }
 
 impl From<Stored> for State {
     fn from(stored: Stored) -> State {
-        let Stored { version, cluster, nodes, networks, services, tasks, failures } = stored;
+        let Stored { version, cluster, nodes, networks, services, tasks, failures, latest } =
+            stored;
         let mut index = Index::default();
         tasks.values().for_each(|task| index.add(task));
         let room = Room(version);
@@ -203,6 +217,7 @@ impl From<Stored> for State {
             services,
             tasks,
             failures,
+            latest,
             index,
             room,
             journal: Journal::default(),
@@ -224,6 +239,9 @@ impl PartialEq for Room {
 impl State {
     /// Applies a transaction whole or not at all. `index` becomes the version of every object put,
     /// and must be greater than the present version.
+    ///
+    /// `now` is its proposer's clock. Clocks differ between managers, and what was made later must not
+    /// look older: a time before the last transaction's is moved to just behind that one.
     pub fn apply(
         &mut self,
         index: u64,
@@ -233,6 +251,9 @@ impl State {
         debug_assert!(index > self.version);
         self.check(&changes)?;
         self.journal.begin(self.version);
+        let behind = Timestamp(self.latest.0.saturating_add(1));
+        let now = if now < self.latest { behind } else { now };
+        self.latest = now;
         for change in changes {
             match change {
                 Change::Put(mut object) => {
@@ -354,8 +375,14 @@ impl State {
             let Change::Put(object) = change else { continue };
             let (kind, id) = (object.kind(), object.id());
             let present = self.version_of(kind, id).unwrap_or(0);
-            if object.meta().version != present {
+            if object.meta().version != present && !bugs::active(Bug::IgnoreVersion) {
                 return Err(ApplyError::OutOfSequence { kind, id: id.to_owned() });
+            }
+            if let Object::Network(network) = object
+                && let Some(other) = self.networks.values().find(|o| o.id != id && o.meets(network))
+            {
+                let (name, other) = (network.name().to_owned(), other.name().to_owned());
+                return Err(ApplyError::SubnetTaken { name, other });
             }
             let (name, taken) = match object {
                 Object::Service(s) => (s.name(), self.service_named(s.name()).map(|o| &o.id)),

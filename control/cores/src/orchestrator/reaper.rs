@@ -5,7 +5,10 @@ use super::{
     slots::{self, Slots},
     updater,
 };
-use shoal_model::{Cluster, Service, Task};
+use shoal_model::{
+    Cluster, Service, Task,
+    bugs::{self, Bug},
+};
 
 /// Docker's default, where the cluster's specification does not say.
 const DEFAULT_LIMIT: i64 = 5;
@@ -25,7 +28,7 @@ pub(super) fn reap<'a>(plan: &mut Plan<'a>, service: &Service, slots: &Slots<'a>
         let attempts = slot.first().map_or(0, |t| restart::max_attempts(t));
         let keep = limit.max(if attempts > 0 { attempts.saturating_add(1) } else { 1 });
         let surplus = slot.len().saturating_sub(keep);
-        if surplus == 0 {
+        if surplus == 0 || bugs::active(Bug::KeepHistory) {
             continue;
         }
         let oldest_first = slot.iter().skip(1).rev().copied();

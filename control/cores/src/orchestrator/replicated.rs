@@ -6,7 +6,10 @@ use super::{
     tend::tend,
     updater,
 };
-use shoal_model::{MadeBy, Service, Task, TaskState};
+use shoal_model::{
+    MadeBy, Service, Task, TaskState,
+    bugs::{self, Bug},
+};
 use std::collections::BTreeMap;
 
 pub(super) fn reconcile<'a>(plan: &mut Plan<'a>, service: &'a Service, replicas: u64) {
@@ -24,7 +27,8 @@ pub(super) fn reconcile<'a>(plan: &mut Plan<'a>, service: &'a Service, replicas:
     updater::update(plan, service, &slots, outdated);
     reaper::reap(plan, service, &slots);
     let missing = replicas.saturating_sub(slots.len()).min(plan.room());
-    let free = (1..).map(Place::Slot).filter(|place| !slots.contains_key(place));
+    let twice = |place: &Place<'_>| bugs::active(Bug::DoubleSlot) && *place == Place::Slot(1);
+    let free = (1..).map(Place::Slot).filter(|p| !slots.contains_key(p) || twice(p));
     for place in free.take(missing) {
         let (desired, not_before, made_by) = (TaskState::Running, plan.now, MadeBy::Scale);
         plan.create(service, NewTask { place, node: None, desired, not_before, made_by });

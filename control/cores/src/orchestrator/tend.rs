@@ -3,7 +3,7 @@
 //! ```text
 //! none wanted ──▶ restart policy ──▶ made again, or given up
 //! ended by itself, or node lost ──▶ told to stop ──▶ restart policy
-//! of an older specification ──▶ left to the updater
+//! of an older specification ──▶ left to the updater, which has it start if it leaves it as it is
 //! waits (`Ready`) ──▶ its delay over and its predecessor stopped, or 60 s passed ──▶ `Running`
 //! ```
 use super::{
@@ -11,7 +11,10 @@ use super::{
     restart, slots,
     updater::Settings,
 };
-use shoal_model::{MadeBy, NodeState, Service, Task, TaskState, Timestamp, UpdateState};
+use shoal_model::{
+    MadeBy, NodeState, Service, Task, TaskState, Timestamp, UpdateState,
+    bugs::{self, Bug},
+};
 use std::time::Duration;
 
 /// A replacement waits at most this long for its predecessor to stop (swarmkit's value).
@@ -75,7 +78,7 @@ fn revive<'a>(
 ) -> Option<Outdated<'a>> {
     let last = slot.first()?;
     let returns = returns(service, last);
-    if returns || restart::wanted(service, last, slot) {
+    if returns || restart::wanted(service, last, slot) && !bugs::active(Bug::LoseTask) {
         let not_before = if returns { plan.now } else { restart_at(plan, last) };
         plan.create(service, replacement(place, not_before, MadeBy::Restart));
         return None;
@@ -97,7 +100,7 @@ fn restart<'a>(
     task: &Task,
     slot: &[&'a Task],
 ) {
-    if restart::wanted(service, task, slot) {
+    if restart::wanted(service, task, slot) && !bugs::active(Bug::LoseTask) {
         let not_before = restart_at(plan, task);
         plan.create(service, replacement(place, not_before, MadeBy::Restart));
     }
@@ -108,10 +111,12 @@ fn restart<'a>(
 fn retire_others(plan: &mut Plan<'_>, service: &Service, live: &[&Task], chosen: usize) {
     let task = live[chosen];
     let first = task.made_by == MadeBy::Rebalance || Settings::of(service).start_first;
-    let overlap = first && task.status.state != TaskState::Running;
+    let overlap =
+        first && task.status.state != TaskState::Running && !bugs::active(Bug::StopFirstAlways);
     for (at, other) in live.iter().enumerate().filter(|(at, _)| *at != chosen) {
-        let kept = at > chosen && overlap;
-        if !kept || other.status.state.is_terminal() || plan.is_lost(other) {
+        // One that does not run is of an update that was overtaken.
+        let kept = at > chosen && overlap && other.status.state == TaskState::Running;
+        if !kept || plan.is_lost(other) {
             plan.retire(other);
         }
     }
@@ -125,7 +130,11 @@ pub(super) fn replacement(place: Place<'_>, not_before: Timestamp, made_by: Made
 /// The restart delay is for what ended by itself: what was lost with its node is missed now.
 pub(super) fn restart_at(plan: &Plan<'_>, last: &Task) -> Timestamp {
     let by_itself = restart::ended_by_itself(last);
-    if by_itself { plan.now.after(restart::delay(last)) } else { plan.now }
+    if by_itself && !bugs::active(Bug::RestartAtOnce) {
+        plan.now.after(restart::delay(last))
+    } else {
+        plan.now
+    }
 }
 
 impl Plan<'_> {
@@ -134,6 +143,7 @@ impl Plan<'_> {
             t.desired > TaskState::Running
                 && !t.status.state.is_terminal()
                 && self.node_of(t).is_some_and(|n| n.status.state != NodeState::Down)
+                && !bugs::active(Bug::StartBeforeStop)
         });
         self.has_come(task.not_before)
             && (!stopping || self.has_come(task.meta.created.after(STOP_WAIT)))

@@ -11,13 +11,17 @@
 //! a failure. All of that is read from the tasks the update made; only the number of places it began
 //! with, and until when the last are watched, are kept with the service.
 use super::{
-    plan::{NewTask, Plan},
+    plan::{NewTask, Place, Plan},
     revision,
     slots::{Slots, live},
     tend::{Outdated, replacement},
 };
 use crate::spec::nanos;
-use shoal_model::{MadeBy, Service, Task, TaskState, Timestamp, UpdateState, UpdateStatus, docker};
+use shoal_model::{
+    MadeBy, Service, Task, TaskState, Timestamp, UpdateState, UpdateStatus,
+    bugs::{self, Bug},
+    docker,
+};
 use std::time::Duration;
 
 /// Docker's default for how long a replaced task is watched.
@@ -126,6 +130,30 @@ pub(super) fn update<'a>(
     slots: &Slots<'a>,
     outdated: Vec<Outdated<'a>>,
 ) {
+    let places: Vec<Place<'_>> = outdated.iter().map(|o| o.place).collect();
+    go_on(plan, service, slots, outdated);
+    places.iter().for_each(|place| start_waiting(plan, &slots[place]));
+}
+
+/// An older task that waits for its time does its work as long as the update does not come to it: it
+/// may be paused, or wait for another place for ever. What the update has replaced in this call is
+/// told to stop, and stays so.
+fn start_waiting(plan: &mut Plan<'_>, slot: &[&Task]) {
+    let waits = live(slot).next().filter(|t| t.desired == TaskState::Ready);
+    if let Some(task) = waits
+        && !task.status.state.is_terminal()
+        && plan.may_start(task, slot)
+    {
+        plan.change(task, |t| t.desired = TaskState::Running);
+    }
+}
+
+fn go_on<'a>(
+    plan: &mut Plan<'a>,
+    service: &'a Service,
+    slots: &Slots<'a>,
+    outdated: Vec<Outdated<'a>>,
+) {
     let Some(status) = &service.update_status else {
         if !outdated.is_empty() {
             let mut status =
@@ -164,7 +192,9 @@ pub(super) fn update<'a>(
     }
     // Those that do not run first: nobody misses them.
     left.sort_by_key(|o| (o.running, o.place));
-    for outdated in left.into_iter().take(how.parallelism.saturating_sub(under_way)) {
+    let more = usize::from(bugs::active(Bug::ExceedParallelism));
+    let room = how.parallelism.saturating_sub(under_way).saturating_add(more);
+    for outdated in left.into_iter().take(room) {
         if plan.is_full() {
             return;
         }
@@ -190,6 +220,8 @@ fn replace<'a>(
 ) {
     let new = replacement(outdated.place, plan.now, MadeBy::Update);
     if how.start_first {
+        // Those that do not run yet are nobody's loss.
+        live(slot).filter(|t| t.status.state < TaskState::Running).for_each(|t| plan.retire(t));
         plan.create(service, NewTask { desired: TaskState::Running, ..new });
     } else {
         live(slot).for_each(|task| plan.retire(task));

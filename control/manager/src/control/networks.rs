@@ -7,8 +7,13 @@ use crate::{
 use shoal_cores::{SubnetError, allocate_subnet, attachments, network_of};
 use shoal_identity::id;
 use shoal_model::{
-    Change, ControlError, ErrorKind, Meta, Network, Object, ObjectKind, State, TaskState, docker,
+    ApplyError, Change, ControlError, ErrorKind, Meta, Network, Object, ObjectKind, State,
+    TaskState, docker,
 };
+use shoal_store::StoreError;
+
+/// Subnets tried for a network; each one that is refused means that another network was made.
+const SUBNET_ATTEMPTS: usize = 20;
 
 impl Manager {
     /// Makes an overlay network and returns its id.
@@ -17,11 +22,31 @@ impl Manager {
         spec: docker::NetworkCreateRequest,
     ) -> Result<String, ControlError> {
         validate::network(&spec)?;
-        let network = self.store().read(|state| {
+        for attempt in 1.. {
+            let network = self.network_for(&spec)?;
+            let id = network.id.clone();
+            let change = Change::Put(Object::Network(network));
+            match self.store().propose(vec![change]).await {
+                Ok(_) => return Ok(id),
+                // Two made at the same moment choose the same subnet, and the store takes one of them.
+                Err(StoreError::Refused(ApplyError::SubnetTaken { .. }))
+                    if attempt < SUBNET_ATTEMPTS => {}
+                Err(error) => {
+                    let refusal = from_store(error);
+                    let exists = refusal.kind == ErrorKind::AlreadyExists;
+                    return Err(if exists { taken(&spec.name) } else { refusal });
+                }
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    fn network_for(&self, spec: &docker::NetworkCreateRequest) -> Result<Network, ControlError> {
+        self.store().read(|state| {
             if state.network_named(&spec.name).is_some() {
                 return Err(taken(&spec.name));
             }
-            let (subnet, subnet6) = allocate_subnet(state, &spec).map_err(|error| match error {
+            let (subnet, subnet6) = allocate_subnet(state, spec).map_err(|error| match error {
                 SubnetError::Exhausted { .. } | SubnetError::NoCluster => {
                     refuse(ErrorKind::FailedPrecondition, error)
                 }
@@ -29,13 +54,7 @@ impl Manager {
             })?;
             let meta = Meta::default();
             Ok(Network { id: id::new(), meta, spec: spec.clone(), ingress: false, subnet, subnet6 })
-        })?;
-        let id = network.id.clone();
-        let change = Change::Put(Object::Network(network));
-        match self.store().propose(vec![change]).await.map_err(from_store) {
-            Err(refusal) if refusal.kind == ErrorKind::AlreadyExists => Err(taken(&spec.name)),
-            result => result.map(|_| id),
-        }
+        })
     }
 
     /// Removes a network that nobody uses. Tasks that are stopping do not count.

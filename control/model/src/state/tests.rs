@@ -69,5 +69,38 @@ fn a_template_without_tasks_is_forgotten() {
     assert!(state.template("web", 1).is_some());
     let gone = Change::Delete(ObjectKind::Task, "a".to_owned());
     state.apply(2, Timestamp(8), vec![gone]).unwrap();
-    assert_eq!(state, State { version: 2, ..State::default() });
+    assert_eq!(state, State { version: 2, latest: Timestamp(8), ..State::default() });
+}
+
+fn network(name: &str, subnet: &str) -> Change {
+    Change::Put(Object::Network(Network {
+        id: format!("id-{name}"),
+        meta: Meta::default(),
+        spec: docker::NetworkCreateRequest { name: name.to_owned(), ..Default::default() },
+        ingress: false,
+        subnet: subnet.parse().unwrap(),
+        subnet6: None,
+    }))
+}
+
+#[test]
+fn what_is_made_later_never_looks_older_whatever_the_clocks_say() {
+    let mut state = State::default();
+    for (index, now) in [(1, 100), (2, 40), (3, 100), (4, 200)] {
+        let name = format!("n{index}");
+        let subnet = format!("10.0.{index}.0/24");
+        state.apply(index, Timestamp(now), vec![network(&name, &subnet)]).unwrap();
+    }
+    let made: Vec<i64> = state.networks.values().map(|n| n.meta.created.0).collect();
+    assert_eq!(made, [100, 101, 102, 200]);
+}
+
+#[test]
+fn two_networks_never_have_the_same_addresses() {
+    let mut state = State::default();
+    state.apply(1, Timestamp(1), vec![network("a", "10.0.0.0/24")]).unwrap();
+    let refused = state.apply(2, Timestamp(2), vec![network("b", "10.0.0.128/25")]);
+    let (name, other) = ("b".to_owned(), "a".to_owned());
+    assert_eq!(refused, Err(ApplyError::SubnetTaken { name, other }));
+    assert_eq!(state.version, 1);
 }

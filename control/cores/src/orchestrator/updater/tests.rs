@@ -561,3 +561,35 @@ fn a_failing_update_goes_no_further_unless_told_to() {
         assert_eq!(world.running("web").len(), 3);
     }
 }
+
+#[test]
+fn an_update_that_overtakes_others_leaves_none_of_their_tasks_beside_the_old_one() {
+    let mut world = service(1, |u| u.order = Some(Order::START_FIRST));
+    for _ in 0..3 {
+        world.update("web");
+        world.settle();
+    }
+    let wanted = world.tasks("web").into_iter().filter(|t| t.desired <= TaskState::Running);
+    let states: Vec<(bool, TaskState)> = wanted.map(|t| (is_new(t), t.status.state)).collect();
+    assert_eq!(states.len(), 2, "{states:?}");
+    assert!(states.contains(&(false, TaskState::Running)));
+    world.run();
+    assert_eq!(world.running("web").len(), 1);
+}
+
+#[test]
+fn a_task_that_waits_for_its_time_starts_although_a_paused_update_leaves_it_behind() {
+    let mut world = service(2, |_| {});
+    let ids: Vec<String> = world.running("web").into_iter().map(|t| t.id.clone()).collect();
+    ids.iter().for_each(|id| world.end(id, TaskState::Failed));
+    world.settle();
+    // Replacements wait for their delay while the update fails in the first slot.
+    world.update("web");
+    let new = made(&mut world);
+    world.end(&new.id, TaskState::Failed);
+    world.run();
+    assert_eq!(status(&world).0, UpdateState::Paused);
+    world.pass(61_000);
+    world.run();
+    assert_eq!(world.running("web").len(), 2);
+}

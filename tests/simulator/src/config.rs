@@ -1,0 +1,136 @@
+//! What a seed decides before anything happens: the cluster, its surroundings, how much goes wrong.
+use crate::{
+    dice::Dice,
+    time::{MINUTE, MS, Ns, SEC},
+};
+
+/// A simulated cluster and its fate.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Managers: 1, 3 or 5; the first hosts.
+    pub(crate) managers: usize,
+    /// Hosts, the managers included; each runs an agent.
+    pub(crate) hosts: usize,
+    /// Clients that change things at the same time.
+    pub(crate) clients: usize,
+    /// Most services at a time.
+    pub(crate) services: usize,
+    /// Most replicas of a service.
+    pub(crate) replicas: u64,
+    /// Prefix length of networks: small ones run out of addresses.
+    pub(crate) subnet_size: u8,
+    /// `TaskHistoryRetentionLimit`.
+    pub(crate) history: i64,
+    /// Processors (10⁻⁹) and memory (bytes) of each host.
+    pub(crate) sizes: Vec<(i64, i64)>,
+    /// Zone label of each host.
+    pub(crate) zones: Vec<&'static str>,
+    /// How long the faults last.
+    pub(crate) storm: Ns,
+    /// Mean time between two faults, and between two operations of a client.
+    pub(crate) fault_gap: Ns,
+    pub(crate) client_gap: Ns,
+    /// Weight of each kind of fault, in the order of [`crate::faults::Kind::ALL`]. Some kinds are
+    /// absent from a seed, so that others are seen without their noise.
+    pub(crate) fault_weights: Vec<u64>,
+    pub(crate) net: NetConfig,
+    pub(crate) disk: DiskConfig,
+    /// Largest difference of a clock from the true time.
+    pub(crate) skew: Ns,
+    /// Entries between snapshots, and entries kept behind one.
+    pub(crate) snapshot_every: u64,
+    pub(crate) snapshot_keep: u64,
+    pub(crate) runtime: RuntimeConfig,
+    /// Whether every service gets a last update when the faults are over; else what a failed update
+    /// left paused stays so.
+    pub(crate) last_update: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct NetConfig {
+    /// One way, from and to.
+    pub(crate) delay: (Ns, Ns),
+    /// Of a thousand messages: held up for long, lost, doubled.
+    pub(crate) held_up: u64,
+    pub(crate) lost: u64,
+    pub(crate) doubled: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct DiskConfig {
+    /// A flush takes from and to.
+    pub(crate) flush: (Ns, Ns),
+    /// Of a thousand flushes so many take up to a second.
+    pub(crate) slow: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct RuntimeConfig {
+    /// Of a thousand tasks so many cannot be prepared, or started.
+    pub(crate) unprepared: u64,
+    pub(crate) unstarted: u64,
+    /// Of a thousand starts so many take up to half a minute.
+    pub(crate) slow: u64,
+    /// Of a thousand stops so many take the whole grace period.
+    pub(crate) stubborn: u64,
+    /// Of a thousand tables so many need a second attempt.
+    pub(crate) plane_fails: u64,
+}
+
+impl Config {
+    pub(crate) fn of(seed: u64) -> Config {
+        let mut dice = Dice::new(seed ^ 0x5ee0_c0f1);
+        let managers = [1, 3, 5][dice.weighted(&[2, 6, 2])];
+        let hosts = (managers + dice.index(4)).clamp(2, 7);
+        // From a storm that never lets go to days with a fault now and then.
+        let tempo = dice.spread(SEC, 60 * MINUTE);
+        let faults = dice.between(15, 45);
+        let small = || -> (i64, i64) { (1_000_000_000, 512 << 20) };
+        let large = || -> (i64, i64) { (4_000_000_000, 4 << 30) };
+        let one_size = dice.chance(500);
+        let sizes = (0..hosts)
+            .map(|_| if one_size || dice.chance(600) { large() } else { small() })
+            .collect();
+        let zones = (0..hosts).map(|h| ["east", "west"][h % 2]).collect();
+        let kinds = crate::faults::Kind::ALL.len();
+        let fault_weights =
+            (0..kinds).map(|_| if dice.chance(300) { 0 } else { dice.between(1, 5) }).collect();
+        let wide = dice.chance(200);
+        Config {
+            managers,
+            hosts,
+            clients: dice.index(3) + 1,
+            services: dice.index(4) + 2,
+            replicas: dice.between(2, 6),
+            subnet_size: if dice.chance(300) { 28 } else { 24 },
+            history: [5, 5, 2, 1, 0][dice.index(5)],
+            sizes,
+            zones,
+            storm: tempo * faults,
+            fault_gap: tempo,
+            client_gap: tempo,
+            fault_weights,
+            net: NetConfig {
+                delay: if wide { (5 * MS, 60 * MS) } else { (MS / 10, 2 * MS) },
+                held_up: dice.between(0, 10),
+                lost: [0, 5, 50][dice.index(3)],
+                doubled: [0, 5, 50][dice.index(3)],
+            },
+            disk: DiskConfig {
+                flush: if dice.chance(700) { (MS / 5, 5 * MS) } else { (2 * MS, 60 * MS) },
+                slow: dice.between(0, 10),
+            },
+            skew: [0, 5 * MS, SEC, 90 * SEC][dice.weighted(&[3, 3, 2, 1])],
+            snapshot_every: dice.between(15, 150),
+            snapshot_keep: dice.between(0, 20),
+            runtime: RuntimeConfig {
+                unprepared: [0, 10, 100][dice.index(3)],
+                unstarted: [0, 10, 100][dice.index(3)],
+                slow: dice.between(0, 100),
+                stubborn: dice.between(0, 200),
+                plane_fails: dice.between(0, 50),
+            },
+            last_update: dice.chance(700),
+        }
+    }
+}

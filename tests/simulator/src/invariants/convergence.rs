@@ -1,0 +1,132 @@
+//! In the end the cluster is as it was asked to be, everywhere.
+use super::{capacity, replicas, slots};
+use crate::{
+    node::{ContainerState, Image},
+    world::World,
+};
+use shoal_cores::assignment;
+use shoal_model::{Node, NodeState, Service, State, Task, TaskState, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl World {
+    /// Whether it is as asked for; `Ok(true)` when some service never rests, as its tasks end by
+    /// themselves.
+    pub(crate) fn converged(&self) -> Result<bool, String> {
+        let leaders: Vec<usize> = (0..self.config.managers).filter(|m| self.serves(*m)).collect();
+        let [leader] = leaders[..] else {
+            return Err(format!("{} managers serve", leaders.len()));
+        };
+        let state = &self.peers[leader].state;
+        for (m, peer) in self.peers.iter().enumerate() {
+            if peer.applied != self.peers[leader].applied {
+                return Err(format!("manager {m} has not applied all that manager {leader} has"));
+            }
+        }
+        for host in 0..self.config.hosts {
+            self.node_is_as_told(host, state)?;
+        }
+        let mut restless = false;
+        for service in state.services.values() {
+            restless |= service_is_as_asked(state, service)?;
+        }
+        let orphans = |t: &&Task| !state.services.contains_key(&t.service_id);
+        if let Some(task) = state.tasks.values().find(orphans) {
+            return Err(format!("task {} has no service", task.id));
+        }
+        Ok(restless)
+    }
+
+    fn node_is_as_told(&self, host: usize, state: &State) -> Result<(), String> {
+        let agent = &self.agents[host];
+        let id = &agent.node_id;
+        let node = state.nodes.get(id).ok_or(format!("{id} is not a node"))?;
+        if node.status.state != NodeState::Ready || !agent.is_connected() {
+            return Err(format!("{id} is {:?}", node.status.state));
+        }
+        let due = assignment(state, id);
+        let table = agent.plane.in_force.as_ref().map(|a| &a.table);
+        if table != Some(&due.table) {
+            return Err(format!("the table in force on {id} is not the newest"));
+        }
+        let runs =
+            |t: &&Task| t.status.state == TaskState::Running && t.desired == TaskState::Running;
+        let should: BTreeSet<&str> =
+            state.tasks_of_node(id).filter(runs).map(|t| t.id.as_str()).collect();
+        let running = agent.containers.iter().filter(|(_, c)| c.state == ContainerState::Running);
+        let does: BTreeSet<&str> = running.map(|(task, _)| &**task).collect();
+        if should != does {
+            return Err(format!("{id} runs {does:?}, not {should:?}"));
+        }
+        let known: BTreeSet<&str> = state.tasks_of_node(id).map(|t| t.id.as_str()).collect();
+        let stops = |t: &&Task| t.desired > TaskState::Running && !t.status.state.is_terminal();
+        if let Some(task) = state.tasks_of_node(id).find(stops) {
+            return Err(format!("{} has not stopped on {id}", task.id));
+        }
+        match agent.containers.keys().find(|task| !known.contains(&***task)) {
+            Some(task) => Err(format!("{id} keeps a container of {task}, which is gone")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Every slot has its task, running or with a reason why not.
+fn service_is_as_asked(state: &State, service: &Service) -> Result<bool, String> {
+    let name = service.name();
+    let mut slots: BTreeMap<u64, Vec<&Task>> = BTreeMap::new();
+    for task in state.tasks_of_service(&service.id) {
+        slots.entry(task.slot).or_default().push(task);
+    }
+    if slots.len() as u64 != replicas(service) {
+        return Err(format!("{name} has {} slots of {}", slots.len(), replicas(service)));
+    }
+    let mut restless = false;
+    for (slot, tasks) in slots {
+        let wanted: Vec<&Task> =
+            tasks.iter().copied().filter(|t| t.desired <= TaskState::Running).collect();
+        let here = format!("slot {slot} of {name}");
+        restless |= tasks.iter().any(|t| image(t) == Image::Once);
+        match wanted[..] {
+            [] if tasks.iter().any(|t| slots::may_give_up(t, Timestamp(i64::MAX))) => {}
+            [] => return Err(format!("{here} has no task")),
+            [task] => task_is_well(state, task).map_err(|e| format!("{here}: {e}"))?,
+            // The update of a `start-first` service cannot go on: the old task does.
+            [a, b] => {
+                let waits = |t: &Task| t.status.state < TaskState::Assigned;
+                if !(waits(a) || waits(b)) {
+                    return Err(format!("{here} has two tasks"));
+                }
+                task_is_well(state, a)?;
+                task_is_well(state, b)?;
+            }
+            _ => return Err(format!("{here} has {} tasks", wanted.len())),
+        }
+    }
+    Ok(restless)
+}
+
+fn image(task: &Task) -> Image {
+    let container = task.spec.container_spec.as_ref();
+    Image::of(container.and_then(|c| c.image.as_deref()).unwrap_or_default())
+}
+
+fn task_is_well(state: &State, task: &Task) -> Result<(), String> {
+    if image(task) == Image::Once {
+        return Ok(()); // it comes and goes
+    }
+    match task.status.state {
+        TaskState::Running if task.desired == TaskState::Running => Ok(()),
+        TaskState::New if !task.status.err.is_empty() => Ok(()),
+        TaskState::Pending => {
+            let could = |n: &&Node| capacity::refusal(state, task, n, None).is_none();
+            match state.nodes.values().find(could) {
+                Some(node) => Err(format!("{} waits, and {} could take it", task.id, node.id)),
+                None if task.status.err.is_empty() => {
+                    Err(format!("{} waits without a reason", task.id))
+                }
+                None => Ok(()),
+            }
+        }
+        // Prepared, and its turn does not come as another task of the slot is wanted first.
+        other => Err(format!("{} is {other:?} and is to be {:?}", task.id, task.desired)),
+    }
+}

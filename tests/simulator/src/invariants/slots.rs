@@ -1,0 +1,84 @@
+//! A slot has one task that is wanted, and while it is updated at most one of each version; at rest no
+//! slot is without one that should have it.
+use super::{Invariant, Rest, Step, Verdict, replicas, starts_first};
+use shoal_model::{
+    Service, Task, TaskState, Timestamp, docker::TaskSpecRestartPolicyConditionEnum as Condition,
+};
+use std::collections::BTreeMap;
+
+pub(super) struct Slots;
+
+impl Invariant for Slots {
+    fn name(&self) -> &'static str {
+        "slots"
+    }
+
+    fn applied(&mut self, step: &Step<'_>) -> Verdict {
+        for (old, task) in step.tasks_put() {
+            if old.is_some() || !is_wanted(task) {
+                continue;
+            }
+            for other in step.others_of_slot(task) {
+                let same = other.spec_version == task.spec_version;
+                if same && is_wanted(other) && !other.status.state.is_terminal() {
+                    return Err(format!(
+                        "{} and {} are both wanted in slot {} of {}",
+                        other.id, task.id, task.slot, task.service_id
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn at_rest(&mut self, rest: &Rest<'_>) -> Verdict {
+        rest.state.services.values().try_for_each(|service| at_rest(rest, service))
+    }
+}
+
+fn is_wanted(task: &Task) -> bool {
+    task.desired <= TaskState::Running
+}
+
+fn at_rest(rest: &Rest<'_>, service: &Service) -> Verdict {
+    let (state, facts) = (rest.state, rest.tasks);
+    let mut slots: BTreeMap<u64, Vec<&Task>> = BTreeMap::new();
+    for task in state.tasks_of_service(&service.id).filter(|t| t.desired != TaskState::Remove) {
+        slots.entry(task.slot).or_default().push(task);
+    }
+    let name = service.name();
+    if slots.len() as u64 != replicas(service) {
+        return Err(format!("{name} has {} slots, not {}", slots.len(), replicas(service)));
+    }
+    for (slot, tasks) in slots {
+        let wanted = tasks.iter().filter(|t| is_wanted(t) && !t.status.state.is_terminal()).count();
+        if wanted > 1 && !starts_first(service) {
+            return Err(format!("{wanted} tasks are wanted in slot {slot} of {name}"));
+        }
+        let newest = tasks.iter().max_by_key(|t| facts.get(&t.id).map(|f| f.order));
+        let Some(newest) = newest else { continue };
+        if wanted == 0 && !may_give_up(newest, rest.now) {
+            let state = newest.status.state;
+            return Err(format!(
+                "no task is wanted in slot {slot} of {name}; its last is {state:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the restart policy may leave a slot without a task behind this one.
+pub(super) fn may_give_up(task: &Task, now: Timestamp) -> bool {
+    let policy = task.spec.restart_policy.as_ref();
+    let attempts = policy.and_then(|p| p.max_attempts).unwrap_or(0);
+    let by_policy = match policy.and_then(|p| p.condition) {
+        // Not even one whose node was lost is followed.
+        Some(Condition::NONE) => true,
+        Some(Condition::ON_FAILURE) => task.status.state == TaskState::Complete || attempts > 0,
+        _ => attempts > 0,
+    };
+    let by_itself =
+        matches!(task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
+    // One that ended before its own delay was over waits for that before it is followed.
+    by_policy || by_itself && is_wanted(task) && now < task.not_before
+}

@@ -1,0 +1,209 @@
+//! Sessions with the nodes' agents, as `control/manager/src/dispatcher.rs` and `statuses.rs` keep them.
+use super::{ATTEMPTS, Answered, Waiter, World};
+use crate::{
+    event::Event,
+    log::Author,
+    node::{Down, Up},
+    stats::Count,
+    time::MS,
+};
+use shoal_cores::{Report, accept, assignment};
+use shoal_model::{Change, NodeDescription, NodeState, Object};
+use std::{mem, rc::Rc};
+
+/// Reports of one proposal.
+const BATCH: usize = 200;
+
+impl World {
+    /// An agent's connection and its hello arrive.
+    pub(crate) fn hear_hello(&mut self, id: u64) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let (m, host) = (conn.manager, conn.agent);
+        let known = self.peers[m].state.nodes.contains_key(&self.agents[host].node_id);
+        let same_boot = conn.manager_boot == self.hosts[m].boot;
+        if !self.serves(m) || !known || !same_boot {
+            return self.close_manager_side(id);
+        }
+        let node = self.agents[host].node_id.clone();
+        self.beat(m, &node);
+        self.register(m, id, 1);
+    }
+
+    fn register(&mut self, m: usize, id: u64, attempt: u32) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let host = conn.agent;
+        let Some(present) = self.peers[m].state.nodes.get(&self.agents[host].node_id) else {
+            return self.close_manager_side(id);
+        };
+        let (nano_cpus, memory_bytes) = self.config.sizes[host];
+        let mut node = present.clone();
+        node.description = Some(NodeDescription {
+            hostname: format!("host-{host}"),
+            os: "linux".to_owned(),
+            architecture: "x86_64".to_owned(),
+            nano_cpus,
+            memory_bytes,
+            ..NodeDescription::default()
+        });
+        node.overlay.public_key = Some(format!("key-{}", node.id));
+        node.overlay.endpoint = format!("192.0.2.{}:51820", host + 1).parse().ok();
+        node.status.state = NodeState::Ready;
+        node.status.message = String::new();
+        node.status.addr = format!("192.0.2.{}", host + 1);
+        if node == *present {
+            return self.begin_session(m, id);
+        }
+        let waiter = Waiter::Registration { conn: id, attempt };
+        self.propose(m, Author::Manager, vec![Change::Put(Object::Node(node))], waiter);
+    }
+
+    pub(super) fn registered(&mut self, m: usize, conn: u64, attempt: u32, answered: Answered) {
+        match answered {
+            Ok(_) => self.begin_session(m, conn),
+            Err(_) if attempt < ATTEMPTS => self.register(m, conn, attempt + 1),
+            Err(_) => self.close_manager_side(conn),
+        }
+    }
+
+    /// The node's session from now on; one it had ends.
+    fn begin_session(&mut self, m: usize, id: u64) {
+        let Some(conn) = self.conns.get(&id).filter(|c| c.manager_open) else { return };
+        let node = self.agents[conn.agent].node_id.clone();
+        let flows = self.flows(id);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.flowing = flows;
+        }
+        self.stats.add(Count::Sessions);
+        self.beat(m, &node);
+        let Some(lead) = &mut self.leads[m] else { return };
+        if let Some(old) = lead.sessions.insert(node, id)
+            && old != id
+        {
+            self.close_manager_side(old);
+        }
+        self.tell(m, id);
+        self.sessions_may_have_stalled();
+    }
+
+    /// The manager's end of a connection is gone.
+    pub(crate) fn close_manager_side(&mut self, id: u64) {
+        let now = self.uptime();
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if !mem::replace(&mut conn.manager_open, false) {
+            return;
+        }
+        let (m, host, flowed) = (conn.manager, conn.agent, conn.flowing);
+        conn.flowing = false;
+        let node = self.agents[host].node_id.clone();
+        if let Some(lead) = self.leads.get_mut(m).and_then(Option::as_mut)
+            && lead.sessions.get(&node) == Some(&id)
+        {
+            lead.sessions.remove(&node);
+            if flowed {
+                lead.beats.insert(node, now);
+            }
+        }
+        self.send_down(id, Down::Closed);
+        self.sessions_may_have_stalled();
+    }
+
+    pub(crate) fn hear_agent(&mut self, id: u64, message: Up) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let (m, host) = (conn.manager, conn.agent);
+        if !conn.manager_open || conn.manager_boot != self.hosts[m].boot {
+            return self.forget_conn(id);
+        }
+        let node = self.agents[host].node_id.clone();
+        match message {
+            Up::Closed => self.close_manager_side(id),
+            Up::Applied(generation) => {
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.applied = conn.applied.max(generation);
+                }
+            }
+            Up::Statuses(statuses) => {
+                let Some(lead) = &mut self.leads[m] else { return };
+                let report = |(task, status)| Report { node: node.clone(), task, status };
+                lead.reports.extend(statuses.into_iter().map(report));
+                if !mem::replace(&mut lead.gathering, true) {
+                    let event = Event::Gather { m, lead: lead.id };
+                    self.after(20 * MS, event);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn write_reports(&mut self, m: usize, id: u64) {
+        let Some(lead) = self.lead(m, id) else { return };
+        lead.gathering = false;
+        let reports = mem::take(&mut lead.reports);
+        for batch in reports.chunks(BATCH) {
+            self.accept_reports(m, Rc::new(batch.to_vec()), 1);
+        }
+    }
+
+    fn accept_reports(&mut self, m: usize, reports: Rc<Vec<Report>>, attempt: u32) {
+        let changes = accept(&self.peers[m].state, &reports);
+        if !changes.is_empty() {
+            let author = Author::Nodes(reports.clone());
+            self.propose(m, author, changes, Waiter::Reports(reports, attempt));
+        }
+    }
+
+    pub(super) fn reports_written(
+        &mut self,
+        m: usize,
+        reports: Rc<Vec<Report>>,
+        attempt: u32,
+        answered: Answered,
+    ) {
+        if answered.is_err() {
+            if attempt < ATTEMPTS {
+                return self.accept_reports(m, reports, attempt + 1);
+            }
+            // They report everything again when they come back.
+            for report in reports.iter() {
+                let conn = self.leads[m].as_ref().and_then(|l| l.sessions.get(&report.node));
+                if let Some(conn) = conn.copied() {
+                    self.close_manager_side(conn);
+                }
+            }
+        }
+    }
+
+    /// Assignments are computed for every session.
+    pub(crate) fn tell_all(&mut self, m: usize, id: u64) {
+        let Some(lead) = self.lead(m, id) else { return };
+        lead.telling = false;
+        let sessions: Vec<u64> = lead.sessions.values().copied().collect();
+        for conn in sessions {
+            self.tell(m, conn);
+        }
+    }
+
+    /// Sends a node its assignment if it differs from what it was sent.
+    fn tell(&mut self, m: usize, id: u64) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let state = &self.peers[m].state;
+        let node = &self.agents[conn.agent].node_id;
+        // Gone, or marked down at the moment it registered: then it has to register again.
+        if state.nodes.get(node).is_none_or(|n| n.status.state == NodeState::Down) {
+            return self.close_manager_side(id);
+        }
+        let newest = assignment(state, node);
+        let same = conn
+            .sent
+            .as_ref()
+            .is_some_and(|sent| sent.tasks == newest.tasks && sent.table == newest.table);
+        if same {
+            return;
+        }
+        self.checks.told(state, &newest);
+        let newest = Rc::new(newest);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.sent = Some(newest.clone());
+        }
+        self.stats.add(Count::Assignments);
+        self.send_down(id, Down::Assignment(newest));
+    }
+}

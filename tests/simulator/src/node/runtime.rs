@@ -1,0 +1,73 @@
+//! Containers, and the images that decide how they behave.
+use crate::{
+    dice::Dice,
+    time::{MINUTE, MS, Ns, SEC},
+};
+
+/// A container on a host.
+pub(crate) struct Container {
+    pub(crate) id: u64,
+    pub(crate) state: ContainerState,
+    /// Whether its network namespace is there: a host that lost its power has none left.
+    pub(crate) netns: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ContainerState {
+    Created,
+    Running,
+    Exited(i64),
+}
+
+impl Container {
+    pub(crate) fn lose_power(&mut self) {
+        self.netns = false;
+        if self.state == ContainerState::Running {
+            self.state = ContainerState::Exited(255);
+        }
+    }
+}
+
+/// How an image behaves: a word in front of its tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Image {
+    /// Runs until it is told to stop.
+    Stable,
+    /// Fails now and then; only while there are faults.
+    Flaky,
+    /// Cannot be prepared; only while there are faults.
+    Broken,
+    /// Ends with success after a while.
+    Once,
+    /// Takes long to start.
+    Slow,
+}
+
+impl Image {
+    pub(crate) const ALL: [Image; 5] =
+        [Image::Stable, Image::Flaky, Image::Broken, Image::Once, Image::Slow];
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Image::Stable => "stable",
+            Image::Flaky => "flaky",
+            Image::Broken => "broken",
+            Image::Once => "once",
+            Image::Slow => "slow",
+        }
+    }
+
+    pub(crate) fn of(name: &str) -> Image {
+        let word = name.split(':').next().unwrap_or_default();
+        Image::ALL.into_iter().find(|i| i.word() == word).unwrap_or(Image::Stable)
+    }
+
+    /// When it ends by itself, and its exit code; seldom where the time between faults is long.
+    pub(crate) fn end(self, dice: &mut Dice, gap: Ns, calm: bool) -> Option<(Ns, i64)> {
+        match self {
+            Image::Flaky if !calm => Some((dice.spread(100 * MS + gap / 4, 5 * MINUTE + gap), 1)),
+            Image::Once => Some((dice.spread(SEC + gap / 4, MINUTE + gap), 0)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! What clients ask for.
+use crate::{config::Config, dice::Dice, manager::Ask, node::Image};
+use shoal_model::{Availability, Service, State, docker};
+
+const SECOND: i64 = 1_000_000_000;
+
+/// Something to do, from what the client sees.
+pub(crate) fn think(config: &Config, state: &State, dice: &mut Dice) -> Option<Ask> {
+    let services: Vec<&Service> = state.services.values().collect();
+    if services.len() < config.services && dice.chance(400) || services.is_empty() {
+        return Some(Ask::CreateService(Box::new(new_service(config, state, dice))));
+    }
+    match dice.weighted(&[30, 20, 5, 6, 6, 4, 14, 3]) {
+        0 => {
+            let service = dice.pick(&services)?;
+            Some(update(service, |spec| change(config, spec, dice)))
+        }
+        1 => {
+            let service = dice.pick(&services)?;
+            let replicas = dice.between(0, config.replicas) as i64;
+            Some(update(service, |spec| set_replicas(spec, replicas)))
+        }
+        2 => {
+            let service = dice.pick(&services)?;
+            Some(Ask::RollBackService { id: service.id.clone(), version: service.meta.version })
+        }
+        3 => Some(Ask::RemoveService { id: dice.pick(&services)?.id.clone() }),
+        4 => Some(Ask::CreateNetwork {
+            name: format!("n{}", dice.below(4)),
+            ipv6: dice.chance(300),
+            subnet: dice
+                .chance(300)
+                .then(|| format!("10.{}.{}.0/28", dice.below(2), dice.below(3))),
+        }),
+        5 => {
+            let networks: Vec<_> = state.networks.values().collect();
+            Some(Ask::RemoveNetwork { id: dice.pick(&networks)?.id.clone() })
+        }
+        6 => {
+            let nodes: Vec<_> = state.nodes.values().collect();
+            let node = dice.pick(&nodes)?;
+            let choice = [Availability::Active, Availability::Drain, Availability::Pause];
+            Some(Ask::UpdateNode {
+                id: node.id.clone(),
+                version: node.meta.version,
+                availability: choice[dice.weighted(&[4, 2, 1])],
+                zone: if dice.chance(700) { "east" } else { "west" },
+            })
+        }
+        _ => {
+            let nodes: Vec<_> = state.nodes.values().collect();
+            Some(Ask::RemoveNode { id: dice.pick(&nodes)?.id.clone() })
+        }
+    }
+}
+
+/// The same thing again, for what is there now; `None` when there is nothing to do it to.
+pub(crate) fn renewed(state: &State, ask: Ask) -> Option<Ask> {
+    match ask {
+        Ask::UpdateService { id, spec, .. } => {
+            let version = state.services.get(&id)?.meta.version;
+            Some(Ask::UpdateService { id, version, spec })
+        }
+        Ask::RollBackService { id, .. } => {
+            let version = state.services.get(&id)?.meta.version;
+            Some(Ask::RollBackService { id, version })
+        }
+        Ask::UpdateNode { id, availability, zone, .. } => {
+            let version = state.nodes.get(&id)?.meta.version;
+            Some(Ask::UpdateNode { id, version, availability, zone })
+        }
+        other => Some(other),
+    }
+}
+
+/// The update that makes a service whole again after the faults: an image that runs.
+pub(crate) fn repair(service: &Service) -> Ask {
+    update(service, |spec| {
+        let template = spec.task_template.get_or_insert_default();
+        let force = template.force_update.unwrap_or(0) + 1;
+        template.force_update = Some(force);
+        let container = template.container_spec.get_or_insert_default();
+        container.image = Some(format!("{}:last", Image::Stable.word()));
+        if let Some(update) = &mut spec.update_config {
+            // An update that never stops is what is wanted here.
+            update.failure_action =
+                Some(docker::ServiceSpecUpdateConfigFailureActionEnum::CONTINUE);
+        }
+    })
+}
+
+fn update(service: &Service, edit: impl FnOnce(&mut docker::ServiceSpec)) -> Ask {
+    let mut spec = service.spec.clone();
+    edit(&mut spec);
+    let spec = Box::new(spec);
+    Ask::UpdateService { id: service.id.clone(), version: service.meta.version, spec }
+}
+
+fn set_replicas(spec: &mut docker::ServiceSpec, replicas: i64) {
+    let mode = spec.mode.get_or_insert_default();
+    mode.replicated = Some(docker::ServiceSpecModeReplicated { replicas: Some(replicas) });
+}
+
+fn image(dice: &mut Dice) -> String {
+    let image = Image::ALL[dice.weighted(&[60, 20, 5, 5, 10])];
+    format!("{}:{}", image.word(), dice.below(1_000))
+}
+
+/// Changes one thing of a specification.
+fn change(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    match dice.weighted(&[50, 15, 10, 10, 15]) {
+        0 => {
+            let template = spec.task_template.get_or_insert_default();
+            template.container_spec.get_or_insert_default().image = Some(image(dice));
+        }
+        1 => spec.update_config = Some(update_config(dice)),
+        2 => {
+            let template = spec.task_template.get_or_insert_default();
+            template.placement = Some(placement(dice));
+        }
+        3 => {
+            let template = spec.task_template.get_or_insert_default();
+            template.resources = Some(resources(dice));
+        }
+        _ => {
+            // Both at once: how, and what.
+            spec.update_config = Some(update_config(dice));
+            let template = spec.task_template.get_or_insert_default();
+            template.container_spec.get_or_insert_default().image = Some(image(dice));
+            set_replicas(spec, dice.between(1, config.replicas) as i64);
+        }
+    }
+}
+
+fn new_service(config: &Config, state: &State, dice: &mut Dice) -> docker::ServiceSpec {
+    let networks: Vec<_> = state.networks.values().filter(|n| !n.ingress).collect();
+    let attached = if dice.chance(700) { dice.pick(&networks) } else { None };
+    let attachments = attached.map(|network| {
+        vec![docker::NetworkAttachmentConfig {
+            target: Some(network.spec.name.clone()),
+            ..Default::default()
+        }]
+    });
+    let mut spec = docker::ServiceSpec {
+        name: Some(format!("s{}", dice.below(config.services as u64 + 1))),
+        task_template: Some(docker::TaskSpec {
+            container_spec: Some(docker::TaskSpecContainerSpec {
+                image: Some(image(dice)),
+                ..Default::default()
+            }),
+            networks: attachments,
+            placement: dice.chance(400).then(|| placement(dice)),
+            resources: dice.chance(500).then(|| resources(dice)),
+            restart_policy: dice.chance(700).then(|| restart_policy(config, dice)),
+            ..Default::default()
+        }),
+        update_config: dice.chance(800).then(|| update_config(dice)),
+        endpoint_spec: dice.chance(500).then(|| endpoint(dice)),
+        ..Default::default()
+    };
+    set_replicas(&mut spec, dice.between(1, config.replicas) as i64);
+    spec
+}
+
+fn placement(dice: &mut Dice) -> docker::TaskSpecPlacement {
+    let constraint = [
+        "node.labels.zone==east",
+        "node.labels.zone!=east",
+        "node.role==worker",
+        "node.hostname!=host-0",
+    ];
+    docker::TaskSpecPlacement {
+        constraints: dice
+            .chance(600)
+            .then(|| dice.pick(&constraint).into_iter().map(|c| (*c).to_owned()).collect()),
+        max_replicas: dice.chance(500).then(|| dice.between(1, 2) as i64),
+        ..Default::default()
+    }
+}
+
+fn resources(dice: &mut Dice) -> docker::TaskSpecResources {
+    let cpus = [0, 250_000_000, 500_000_000, 1_000_000_000];
+    let memory = [0, 64 << 20, 256 << 20, 512 << 20];
+    docker::TaskSpecResources {
+        reservations: Some(docker::ResourceObject {
+            nano_cpus: dice.pick(&cpus).copied(),
+            memory_bytes: dice.pick(&memory).copied(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn restart_policy(config: &Config, dice: &mut Dice) -> docker::TaskSpecRestartPolicy {
+    use docker::TaskSpecRestartPolicyConditionEnum as Condition;
+    let conditions = [Condition::ANY, Condition::ON_FAILURE, Condition::NONE];
+    // Where little happens tasks fail seldom, too: or failing would be all that happens.
+    let quiet = config.fault_gap as i64 > 60 * SECOND;
+    // Well below what a calm cluster is given to come to rest.
+    let gap = (config.fault_gap as i64).min(300 * SECOND);
+    let delays = if quiet {
+        [20 * SECOND, 60 * SECOND, gap, gap]
+    } else {
+        [0, SECOND, 5 * SECOND, 20 * SECOND]
+    };
+    docker::TaskSpecRestartPolicy {
+        condition: Some(conditions[dice.weighted(&[6, 3, 1])]),
+        delay: dice.chance(700).then(|| delays[dice.index(4)]),
+        max_attempts: dice.chance(200).then(|| dice.between(1, 5) as i64),
+        window: dice.chance(200).then(|| dice.between(10, 300) as i64 * SECOND),
+    }
+}
+
+fn update_config(dice: &mut Dice) -> docker::ServiceSpecUpdateConfig {
+    use docker::{
+        ServiceSpecUpdateConfigFailureActionEnum as Action,
+        ServiceSpecUpdateConfigOrderEnum as Order,
+    };
+    docker::ServiceSpecUpdateConfig {
+        parallelism: Some(dice.between(0, 3) as i64),
+        delay: dice.chance(300).then(|| dice.between(1, 10) as i64 * SECOND),
+        failure_action: Some(if dice.chance(500) { Action::CONTINUE } else { Action::PAUSE }),
+        max_failure_ratio: dice.chance(300).then_some(0.3),
+        order: Some(if dice.chance(400) { Order::START_FIRST } else { Order::STOP_FIRST }),
+        ..Default::default()
+    }
+}
+
+fn endpoint(dice: &mut Dice) -> docker::EndpointSpec {
+    let port = |dice: &mut Dice| docker::EndpointPortConfig {
+        target_port: Some(80),
+        // Few, so that services want the same.
+        published_port: Some(if dice.chance(500) { 0 } else { 8_000 + dice.below(6) as i64 }),
+        ..Default::default()
+    };
+    let published = dice.chance(700);
+    docker::EndpointSpec {
+        mode: (!published && dice.chance(500)).then_some(docker::EndpointSpecModeEnum::DNSRR),
+        ports: published.then(|| vec![port(dice)]),
+    }
+}
