@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
@@ -10,6 +12,10 @@ use serde::de::DeserializeOwned;
 use tempfile::NamedTempFile;
 
 use crate::error::{IoContext, RuntimeError};
+
+/// How often it is tried to remove a folder that is being written to, and the pause between.
+const REMOVALS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The two folders of one container.
 #[derive(Debug, Clone)]
@@ -96,8 +102,13 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), RuntimeError> {
 
 /// Removes a folder with all it holds if it is there.
 pub(crate) fn remove_tree(path: &Path) -> Result<(), RuntimeError> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("delete", path),
-        _ => Ok(()),
+    for _ in 0..REMOVALS {
+        match fs::remove_dir_all(path) {
+            // A shim that ends may just have made a folder for an exec.
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => sleep(PAUSE),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).at("delete", path),
+            _ => return Ok(()),
+        }
     }
+    Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty)).at("delete", path)
 }

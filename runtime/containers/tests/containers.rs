@@ -438,6 +438,7 @@ fn often() -> HealthSpec {
     HealthSpec { interval: Some(Duration::from_millis(100)), ..HealthSpec::default() }
 }
 
+#[expect(clippy::unwrap_used, reason = "a container without a health check fails its test")]
 async fn becomes(runtime: &Runtime, id: &str, status: HealthStatus) -> Health {
     let mut health = runtime.health(id).unwrap();
     let becomes = health.wait_for(|h| h.as_ref().is_some_and(|h| h.status == status));

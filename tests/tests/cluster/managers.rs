@@ -303,6 +303,57 @@ fn a_killed_leader_costs_a_moment_and_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn tasks_of_a_worker_that_dies_with_the_leader_run_elsewhere_soon() {
+    /// Aim: 5 s on a machine of its own.
+    const BOUND: Duration = Duration::from_secs(10);
+    let cluster = cluster();
+    let leader = leader(&cluster, 0).unwrap();
+    let asked = cluster.node((0..MANAGERS).find(|index| *index != leader).unwrap());
+    let dead = [leader, WORKER].map(|index| cluster.node(index).name());
+    let replicas = (MANAGERS + 1).to_string();
+    let fixed = ["service", "create", "-d", "--name", "mgr-both", "--restart-delay", "0s"];
+    asked
+        .docker(&[&fixed[..], &["--replicas", &replicas, WEB_IMAGE]].concat())
+        .unwrap()
+        .ok()
+        .unwrap();
+    // Where they run that run and are to.
+    let running = || {
+        let format = "{{.Node}} {{.CurrentState}}";
+        let wanted = ["service", "ps", "--filter", "desired-state=running", "--format", format];
+        let listing = asked.docker(&[&wanted[..], &["mgr-both"]].concat())?.ok()?;
+        let runs = |line: &&str| line.contains(" Running ");
+        let place = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        Ok::<Vec<String>, anyhow::Error>(listing.lines().filter(runs).map(place).collect())
+    };
+    wait_for("a task on every node", patiently(), || {
+        let places: BTreeSet<String> = running()?.into_iter().collect();
+        ensure!(places.len() == MANAGERS + 1, "{places:?}");
+        Ok(())
+    })
+    .unwrap();
+    cluster.node(WORKER).kill_daemon().unwrap();
+    cluster.node(leader).kill_daemon().unwrap();
+    let killed = Instant::now();
+    let moved = wait_for("all tasks on the nodes that are left", patiently(), || {
+        let places = running()?;
+        let left = places.iter().filter(|place| !dead.contains(&place.as_str())).count();
+        ensure!(left == MANAGERS + 1 && places.len() == left, "{places:?}");
+        Ok(killed.elapsed())
+    });
+    for index in [leader, WORKER] {
+        cluster.node(index).start_daemon().unwrap();
+    }
+    let moved = moved.unwrap();
+    eprintln!(
+        "the tasks of a dead leader's and a dead worker's node ran elsewhere after {moved:?}"
+    );
+    assert!(moved < BOUND, "{moved:?}");
+    whole(&cluster);
+    asked.docker(&["service", "rm", "mgr-both"]).unwrap().ok().unwrap();
+}
+
+#[test]
 fn all_managers_are_restarted_one_after_another_under_load() {
     let cluster = cluster();
     let traffic = Traffic::start(&cluster, "node.id!=none");

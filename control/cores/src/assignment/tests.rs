@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::World;
 use shoal_model::{
-    Availability, Change, ObjectKind,
+    Availability, Change, ContainerStatus, Object, ObjectKind,
     docker::{EndpointPortConfig, EndpointSpec},
 };
 
@@ -60,7 +60,7 @@ fn a_node_is_told_only_of_the_networks_it_takes_part_in() {
 }
 
 #[test]
-fn a_task_serves_only_while_it_runs_and_is_to_run() {
+fn a_task_serves_only_while_it_runs_is_well_and_is_to_run() {
     let mut world = world();
     let serving = |world: &World| {
         let table = assignment(&world.state, "n1").table;
@@ -72,6 +72,13 @@ fn a_task_serves_only_while_it_runs_and_is_to_run() {
     world.end(&id, TaskState::Starting);
     assert_eq!(serving(&world), 1);
     world.end(&id, TaskState::Running);
+    let mut task = world.state.tasks[&id].clone();
+    task.status.container = Some(ContainerStatus { unhealthy: true, ..Default::default() });
+    world.put(Object::Task(task.clone()));
+    assert_eq!(serving(&world), 1);
+    task.meta = world.state.tasks[&id].meta;
+    task.status.container = None;
+    world.put(Object::Task(task));
     world.scale("web", 1);
     world.settle();
     assert_eq!(serving(&world), 1);

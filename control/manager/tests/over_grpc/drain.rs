@@ -1,4 +1,5 @@
 //! What nodes are told while tasks come and go, and when a task may stop.
+#![expect(clippy::unwrap_used, reason = "where a test cannot be set up it fails")]
 
 use crate::support::*;
 use shoal_manager::Manager;
