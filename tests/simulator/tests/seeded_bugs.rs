@@ -41,7 +41,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::StateGoesBack, &["transitions"], 60),
     Proof(Bug::ForeignReport, &["transitions"], 60),
     Proof(Bug::DeafToSilence, &["liveness", "convergence"], 60),
-    Proof(Bug::TakeOldTable, &["backends"], 250),
+    Proof(Bug::TakeOldTable, &["backends"], 60),
     Proof(Bug::DropReport, &["convergence"], 60),
     Proof(Bug::LeaveContainer, &["convergence"], 60),
 ];
