@@ -4,10 +4,11 @@
 //! [`Agent::shutdown`]; containers, traffic and names go on.
 use crate::{
     container::TASK_LABEL,
+    dispatch::{dispatch, last},
     managers::{Book, kept},
     plane::{OVERLAY, Plane, PlanePaths, overlay_mtu},
     reports::Reports,
-    runner::{Crew, Order, run},
+    runner::Crew,
     session::{Session, SessionConfig, SessionState, say_leave},
     supervisor::{NetCommand, NetSupervisor},
 };
@@ -94,6 +95,7 @@ impl Agent {
             runtime,
             plane: Arc::clone(&plane),
             reports: Reports::default(),
+            released: watch::Sender::new(Default::default()),
         });
         let assignment_file = config.state_dir.join("assignment.json");
         let (assignments, assigned) = watch::channel(last(&assignment_file));
@@ -220,66 +222,4 @@ fn net_command(config: &AgentConfig, mtu: u32) -> NetCommand {
         flag("--resolver", Path::new(&resolver.to_string()));
     }
     NetCommand { program, socket, log: config.exec_root.join("net.log") }
-}
-
-/// What was said before this daemon started, so that tasks are known before the manager answers.
-fn last(file: &Path) -> Option<Arc<NodeAssignment>> {
-    let bytes = fs::read(file).ok()?;
-    serde_json::from_slice(&bytes).ok().map(Arc::new)
-}
-
-fn keep(file: &Path, assignment: &NodeAssignment) -> Result<()> {
-    let aside = file.with_extension("new");
-    fs::write(&aside, serde_json::to_vec(assignment)?)?;
-    fs::rename(&aside, file)?;
-    Ok(())
-}
-
-/// Gives the table to the data plane and the orders to the runners, as assignments come.
-async fn dispatch(
-    crew: Arc<Crew>,
-    mut assignments: watch::Receiver<Option<Arc<NodeAssignment>>>,
-    file: PathBuf,
-) {
-    let mut runners: BTreeMap<String, watch::Sender<Order>> = BTreeMap::new();
-    let mut running = JoinSet::new();
-    loop {
-        while running.try_join_next().is_some() {}
-        // A runner that is still removing its task keeps its place, so that there is only one.
-        runners.retain(|_, runner| !runner.is_closed());
-        let assignment = assignments.borrow_and_update().clone();
-        if let Some(assignment) = assignment {
-            if let Err(error) = keep(&file, &assignment) {
-                tracing::warn!(%error, "the assignment cannot be kept at {}", file.display());
-            }
-            crew.plane.set_table(assignment.generation, assignment.table.clone());
-            let mut orders: BTreeMap<String, Order> = BTreeMap::new();
-            for gone in remains(&crew).await.into_iter().chain(runners.keys().cloned()) {
-                orders.insert(gone, Order::Gone);
-            }
-            for task in &assignment.tasks {
-                orders.insert(task.task.id.clone(), Order::Assigned(Box::new(task.clone())));
-            }
-            for (task, order) in orders {
-                match runners.get(&task) {
-                    Some(runner) => drop(runner.send_replace(order)),
-                    None => {
-                        let (tx, rx) = watch::channel(order);
-                        running.spawn(run(Arc::clone(&crew), task.clone(), rx));
-                        runners.insert(task.clone(), tx);
-                    }
-                }
-            }
-        }
-        if assignments.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Tasks that have left something on this node.
-async fn remains(crew: &Crew) -> Vec<String> {
-    let containers = crew.runtime.list();
-    let labels = containers.iter().filter_map(|c| c.labels.get(TASK_LABEL).cloned());
-    labels.chain(crew.plane.plugged()).collect()
 }

@@ -1,5 +1,5 @@
 //! From a task to the container that runs it. Pure.
-use shoal_containers::{ContainerSpec, LogLimits, Mount};
+use shoal_containers::{ContainerSpec, HealthSpec, LogLimits, Mount};
 use shoal_model::{AssignedTask, GenericResource, docker};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -61,6 +61,7 @@ pub(crate) fn container_spec(
         pids: limits.and_then(|l| l.pids),
         oom_score_adj: oom,
         log: log_limits(task.spec.log_driver.as_ref())?,
+        health: spec.health_check.map(health),
         hostname: Some(hostname),
         id,
     })
@@ -81,6 +82,19 @@ fn environment(mut env: Vec<String>, given: &[GenericResource]) -> Vec<String> {
         kinds.into_iter().map(|(variable, values)| format!("{variable}={}", values.join(","))),
     );
     env
+}
+
+/// Zero and nothing are both inherited.
+fn health(check: docker::HealthConfig) -> HealthSpec {
+    let time = |ns: Option<i64>| ns.and_then(|ns| u64::try_from(ns).ok()).map(Duration::from_nanos);
+    HealthSpec {
+        test: check.test.unwrap_or_default(),
+        interval: time(check.interval),
+        timeout: time(check.timeout),
+        start_period: time(check.start_period),
+        start_interval: time(check.start_interval),
+        retries: check.retries.and_then(|n| u32::try_from(n).ok()),
+    }
 }
 
 fn labels(

@@ -3,6 +3,9 @@
 
 mod agent;
 mod container;
+mod dispatch;
+mod handshakes;
+mod inbox;
 mod join;
 mod logs;
 mod managers;

@@ -5,10 +5,12 @@ use shoal_model::Role;
 use shoal_rpc::Bearings;
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
-/// Pauses between attempts: from the first, doubling with each round in which no manager took the node,
-/// to the last (swarmkit's).
+/// Pause before the second attempt (swarmkit's). It doubles with each round in which no manager took the
+/// node, to what suits the cluster's size.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_secs(8);
+
+/// Part of a period by which a beat may come earlier or later (swarmkit: 0.5 s of 5 s).
+const BEAT_JITTER: f64 = 0.1;
 
 /// The longest pause while managers answer that nobody leads: somebody will within a second or so.
 const ELECTION_PAUSE: Duration = Duration::from_millis(500);
@@ -90,8 +92,9 @@ impl Book {
         true
     }
 
-    /// Takes down what became of an attempt and says how long to wait before the next.
-    pub(crate) fn after(&mut self, attempt: Attempt) -> Duration {
+    /// Takes down what became of an attempt and says how long to wait before the next: at most
+    /// `longest`.
+    pub(crate) fn after(&mut self, attempt: Attempt, longest: Duration) -> Duration {
         if attempt == Attempt::Held {
             // Whoever it was may be gone: the others know better.
             (self.leader, self.failed) = (None, 0);
@@ -110,7 +113,7 @@ impl Book {
         self.next = self.next.wrapping_add(1);
         let rounds = self.failed / self.managers.len().max(1);
         let doubled = FIRST_PAUSE * 2_u32.pow(u32::try_from(rounds).unwrap_or(7).min(7));
-        let last = if attempt == Attempt::Redirected { ELECTION_PAUSE } else { LAST_PAUSE };
+        let last = if attempt == Attempt::Redirected { ELECTION_PAUSE } else { longest };
         doubled.min(last)
     }
 }
@@ -119,6 +122,11 @@ impl Book {
 /// returns does not meet all nodes at once.
 pub(crate) fn jittered(pause: Duration, dice: f64) -> Duration {
     pause.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
+}
+
+/// Time until the next beat: nodes that came back together do not beat together.
+pub(crate) fn beat(period: Duration, dice: f64) -> Duration {
+    period.mul_f64(1.0 + BEAT_JITTER * (2.0 * dice.clamp(0.0, 1.0) - 1.0))
 }
 
 /// The role a manager says this node shall have.
@@ -149,6 +157,8 @@ mod tests {
     use super::*;
     use shoal_rpc::ManagerAddress;
 
+    const LONGEST: Duration = Duration::from_secs(8);
+
     fn addr(n: u8) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, n], 2377))
     }
@@ -165,13 +175,13 @@ mod tests {
         let mut book = Book::new(Vec::new(), &[addr(1)]);
         assert_eq!(book.target(), Some(addr(1)));
         assert!(book.learn(&bearings(&[1, 2, 3], "m3")));
-        assert_eq!(book.after(Attempt::Redirected), Duration::ZERO);
+        assert_eq!(book.after(Attempt::Redirected, LONGEST), Duration::ZERO);
         assert_eq!(book.target(), Some(addr(3)));
-        assert_eq!(book.after(Attempt::Held), FIRST_PAUSE);
+        assert_eq!(book.after(Attempt::Held, LONGEST), FIRST_PAUSE);
         let mut tried = Vec::new();
         for _ in 0..3 {
             tried.extend(book.target());
-            book.after(Attempt::Failed);
+            book.after(Attempt::Failed, LONGEST);
         }
         tried.sort_unstable();
         assert_eq!(tried, [addr(1), addr(2), addr(3)], "each in turn");
@@ -181,13 +191,13 @@ mod tests {
     fn pauses_grow_by_the_round_and_not_far_while_managers_answer() {
         let mut book = Book::new(Vec::new(), &[addr(1), addr(2)]);
         let pauses: Vec<u64> = (0..20)
-            .map(|_| u64::try_from(book.after(Attempt::Failed).as_millis()).unwrap())
+            .map(|_| u64::try_from(book.after(Attempt::Failed, LONGEST).as_millis()).unwrap())
             .collect();
         assert_eq!(pauses[..5], [100, 200, 200, 400, 400]);
         assert_eq!(pauses[19], 8_000);
         book.learn(&bearings(&[1, 2], ""));
-        assert_eq!(book.after(Attempt::Redirected), ELECTION_PAUSE, "nobody leads");
-        assert_eq!(book.after(Attempt::Held), FIRST_PAUSE);
+        assert_eq!(book.after(Attempt::Redirected, LONGEST), ELECTION_PAUSE, "nobody leads");
+        assert_eq!(book.after(Attempt::Held, LONGEST), FIRST_PAUSE);
     }
 
     #[test]
@@ -196,7 +206,7 @@ mod tests {
         let mut at_once = 0;
         for leader in ["m2", "m1", "m2", "m1", "m2", "m1"] {
             book.learn(&bearings(&[1, 2], leader));
-            at_once += usize::from(book.after(Attempt::Redirected).is_zero());
+            at_once += usize::from(book.after(Attempt::Redirected, LONGEST).is_zero());
         }
         assert_eq!(at_once, 2, "as many as there are managers");
     }
@@ -212,6 +222,12 @@ mod tests {
         let ids: Vec<&str> = book.all().iter().map(|m| m.id.as_str()).collect();
         assert_eq!(ids, ["m2", "m3", ""]);
         assert!(kept(&folder).is_empty());
+    }
+
+    #[test]
+    fn beats_keep_within_a_tenth_of_their_period() {
+        let at = |dice| beat(Duration::from_secs(1), dice).as_millis();
+        assert_eq!([at(0.0), at(0.5), at(1.0)], [900, 1_000, 1_100]);
     }
 
     #[test]

@@ -115,11 +115,16 @@ impl Plane {
         self.applied.subscribe()
     }
 
-    /// Replaces the manager's table.
-    pub(crate) fn set_table(&self, generation: u64, table: NodeTable) {
+    /// Replaces the manager's table. One that is in force already is a newer generation at once.
+    pub(crate) fn set_table(&self, generation: u64, table: &NodeTable) {
         let mut wanted = lock(&self.wanted);
         wanted.generation = generation;
-        wanted.table = table;
+        let same = wanted.table == *table;
+        if same && *self.done.borrow() == *self.round.borrow() {
+            self.applied.send_replace(generation);
+            return;
+        }
+        wanted.table.clone_from(table);
         drop(wanted);
         self.round.send_modify(|n| *n += 1);
     }
@@ -254,8 +259,9 @@ impl Plane {
             if *self.done.borrow() < wanted {
                 match self.carry_out().await {
                     Ok(generation) => {
-                        self.done.send_replace(wanted);
+                        // In this order: once it is done, a newer generation may follow at once.
                         self.applied.send_replace(generation);
+                        self.done.send_replace(wanted);
                         *lock(&self.failure) = None;
                     }
                     Err(error) => {

@@ -6,6 +6,9 @@ use std::{
 };
 use tokio::sync::Notify;
 
+/// Statuses sent in one message; the rest follow in the next.
+const MOST_AT_ONCE: usize = 500;
+
 /// The node's own record of its tasks' statuses. Bounded by the number of assigned tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
@@ -53,12 +56,16 @@ impl Reports {
         self.changed.notify_one();
     }
 
-    /// Waits for something to send, and takes it.
+    /// Waits for something to send, and takes it, as much as goes into a message.
     pub(crate) async fn take(&self) -> Vec<(String, TaskStatus)> {
         loop {
             let taken = {
                 let mut inner = self.lock();
-                let unsent = std::mem::take(&mut inner.unsent);
+                let mut unsent = std::mem::take(&mut inner.unsent);
+                if unsent.len() > MOST_AT_ONCE {
+                    let rest = unsent.iter().nth(MOST_AT_ONCE).cloned().unwrap_or_default();
+                    inner.unsent = unsent.split_off(&rest);
+                }
                 let known = unsent.into_iter().filter_map(|task| {
                     let status = inner.statuses.get(&task)?.clone();
                     Some((task, status))
@@ -113,5 +120,15 @@ mod tests {
         assert_eq!(reports.take().await, sent);
         reports.forget("t");
         assert_eq!(reports.get("t"), None);
+    }
+
+    #[tokio::test]
+    async fn many_reports_go_in_messages_of_bounded_size() {
+        let reports = Reports::default();
+        let all = MOST_AT_ONCE + 7;
+        (0..all).for_each(|n| reports.report(&format!("t{n:04}"), status(TaskState::Ready)));
+        let (first, second) = (reports.take().await, reports.take().await);
+        assert_eq!((first.len(), second.len()), (MOST_AT_ONCE, 7));
+        assert_ne!(first.last(), second.first());
     }
 }

@@ -2,26 +2,37 @@
 //!
 //! ```text
 //! Accepted → Preparing → Ready → Starting → Running → Complete | Failed
-//!                │                  │          └─ told to stop ──→ Shutdown
-//!                └──── Rejected ────┘
+//!                │            │  until it  │
+//!                │            │ is healthy  └─ told to stop ──→ Shutdown
+//!                └─ Rejected ─┘
 //! ```
+//! One that becomes unhealthy is stopped, and is `Failed`.
 //! When the runner is cancelled (the daemon ends) the container goes on; a later runner takes it up.
 use crate::{
     container::{TASK_LABEL, container_spec},
+    handshakes,
     plane::Plane,
     reports::Reports,
 };
-use shoal_containers::{ContainerInfo, ContainerState, ExitStatus, Runtime, new_id};
-use shoal_model::{AssignedTask, ContainerStatus, TaskState, TaskStatus, Timestamp};
+use shoal_containers::{
+    ContainerInfo, ContainerState, ExitStatus, Health, HealthStatus, Runtime, new_id,
+};
+use shoal_model::{
+    AssignedTask, ContainerStatus, NodeAssignment, TaskState, TaskStatus, Timestamp,
+};
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
-/// From when a task is no longer a backend until its container is told to stop: the other nodes
-/// need that long to take it out of their tables.
-const DRAIN: Duration = Duration::from_millis(500);
+/// How long a task told to stop waits at most until no node balances to it any more. A node that is
+/// down is waited for until it is known to be (3 s); 2 s more are for one that is slow.
+const DRAIN: Duration = Duration::from_secs(5);
 /// How long an ended container's cable stays, so that its peers are refused, not left waiting.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -40,12 +51,16 @@ pub(crate) struct Crew {
     pub(crate) runtime: Runtime,
     pub(crate) plane: Arc<Plane>,
     pub(crate) reports: Reports,
+    /// Tasks no node balances to any more. Bounded by the tasks assigned.
+    pub(crate) released: watch::Sender<BTreeSet<String>>,
 }
 
 /// Why a runner goes no further.
 enum Stop {
     /// Told to, by the manager.
     Told,
+    /// Its health check says that it is not well.
+    Unhealthy,
     /// The task cannot be had; its state and reason.
     Ended(TaskState, String),
 }
@@ -54,13 +69,47 @@ enum Stop {
 pub(crate) async fn run(crew: Arc<Crew>, task: String, mut orders: watch::Receiver<Order>) {
     let mut container = crew.container_of(&task).await;
     if let Err(stop) = crew.live(&task, &mut orders, &mut container).await {
-        crew.finish(&task, stop, container.as_deref()).await;
+        crew.finish(&task, stop, &mut orders, container.as_deref()).await;
     }
     let _ = orders.wait_for(|order| *order == Order::Gone).await;
     crew.erase(&task, container.as_deref()).await;
 }
 
 impl Crew {
+    /// The manager says that these may be sent their stop signal.
+    pub(crate) fn release(&self, tasks: Vec<String>) {
+        self.released.send_modify(|released| released.extend(tasks));
+    }
+
+    /// Forgets what was said of tasks that are no longer assigned.
+    pub(crate) fn forget_released(&self, assignment: &NodeAssignment) {
+        let assigned: BTreeSet<&str> =
+            assignment.tasks.iter().map(|t| t.task.id.as_str()).collect();
+        self.released.send_if_modified(|released| {
+            released.retain(|task| assigned.contains(task.as_str()));
+            false // nobody waits for less
+        });
+    }
+
+    /// Waits until no node balances to a task any more (nobody does to one that is not assigned any
+    /// more) and connections that were sent to it are made, it has ended, or it has waited long enough.
+    async fn drained(&self, task: &str, orders: &mut watch::Receiver<Order>, container: &str) {
+        let mut released = self.released.subscribe();
+        let drained = async {
+            tokio::select! {
+                _ = released.wait_for(|all| all.contains(task)) => {}
+                _ = orders.wait_for(|order| *order == Order::Gone) => {}
+                _ = self.runtime.wait(container) => {}
+            }
+        };
+        if timeout(DRAIN, drained).await.is_err() {
+            tracing::warn!(task, "stopped before every node is known to have taken it out");
+        }
+        if let Some(pid) = self.runtime.inspect(container).ok().and_then(|c| c.pid) {
+            handshakes::over(pid).await;
+        }
+    }
+
     /// The container of a task, by its label.
     async fn container_of(&self, task: &str) -> Option<String> {
         let all = self.runtime.list();
@@ -104,13 +153,38 @@ impl Crew {
                 id
             }
         };
+        // One that ran before a restart of the daemon goes on, whatever its next probe says.
+        if before < TaskState::Running {
+            self.live_until(task, &id, orders, HealthStatus::Healthy).await?;
+        }
         self.report(task, TaskState::Running, "started", "", self.status_of(&id).await);
+        self.live_until(task, &id, orders, HealthStatus::Unhealthy).await?;
+        Err(Stop::Unhealthy)
+    }
+
+    /// Until a container is as well as asked; one without a health check is always healthy. An error
+    /// when it ends before, becomes unhealthy, or is told to stop.
+    async fn live_until(
+        &self,
+        task: &str,
+        id: &str,
+        orders: &mut watch::Receiver<Order>,
+        asked: HealthStatus,
+    ) -> Result<(), Stop> {
+        let checked = self.runtime.inspect(id).is_ok_and(|c| c.health_check.is_some());
+        if !checked && asked == HealthStatus::Healthy {
+            return Ok(());
+        }
+        let health = self.runtime.health(id).map_err(|e| failed(e.to_string()))?;
+        let status = until_health(health, asked);
         tokio::select! {
-            exit = self.runtime.wait(&id) => {
+            biased;
+            exit = self.runtime.wait(id) => {
                 self.plane.retire(task);
                 Err(ended(exit.map_err(|e| e.to_string())))
             }
             () = until_told(orders) => Err(Stop::Told),
+            status = status => if status == asked { Ok(()) } else { Err(Stop::Unhealthy) },
         }
     }
 
@@ -142,11 +216,39 @@ impl Crew {
         told(orders)
     }
 
-    async fn finish(&self, task: &str, stop: Stop, container: Option<&str>) {
+    async fn finish(
+        &self,
+        task: &str,
+        stop: Stop,
+        orders: &mut watch::Receiver<Order>,
+        container: Option<&str>,
+    ) {
         let (state, message, err) = match stop {
             Stop::Told => {
+                if let Some(id) = container.filter(|id| self.runs(id)) {
+                    self.drained(task, orders, id).await;
+                }
                 self.stop(container).await;
                 (TaskState::Shutdown, "shutdown", String::new())
+            }
+            Stop::Unhealthy => {
+                self.plane.retire(task);
+                // The other nodes are not to wait for its end: that may take the grace period.
+                if let Some(id) = container {
+                    let sick = |c: ContainerStatus| ContainerStatus { unhealthy: true, ..c };
+                    let status = self.status_of(id).await.map(sick);
+                    let running =
+                        self.reports.get(task).is_some_and(|s| s.state == TaskState::Running);
+                    if running {
+                        self.report(task, TaskState::Running, "unhealthy", "", status);
+                    }
+                }
+                self.stop(container).await;
+                let code = match container.and_then(|id| self.runtime.inspect(id).ok()) {
+                    Some(ContainerInfo { state: ContainerState::Exited(exit), .. }) => exit.code,
+                    _ => 0,
+                };
+                (TaskState::Failed, "started", unhealthy(code))
             }
             Stop::Ended(state, err) => {
                 let message = match state {
@@ -169,18 +271,19 @@ impl Crew {
         self.plane.unplug(task).await;
     }
 
+    fn runs(&self, container: &str) -> bool {
+        self.runtime.inspect(container).is_ok_and(|c| c.state == ContainerState::Running)
+    }
+
+    /// Stop signal, grace period, SIGKILL.
     async fn stop(&self, container: Option<&str>) {
-        let Some(id) = container else { return };
-        let running = self.runtime.inspect(id).map(|c| c.state == ContainerState::Running);
-        if !matches!(running, Ok(true)) {
-            return;
-        }
-        sleep(DRAIN).await;
+        let Some(id) = container.filter(|id| self.runs(id)) else { return };
         if let Err(error) = self.runtime.stop(id, None).await {
             tracing::error!(container = id, %error, "a container could not be stopped");
         }
     }
 
+    /// Removes every trace. A task that is not assigned any more has left all tables before.
     async fn erase(&self, task: &str, container: Option<&str>) {
         self.stop(container).await;
         self.plane.unplug(task).await;
@@ -201,7 +304,8 @@ impl Crew {
             ContainerState::Exited(exit) => Some(i64::from(exit.code)),
             _ => None,
         };
-        Some(ContainerStatus { id: info.id, pid: i64::from(info.pid.unwrap_or(0)), exit_code })
+        let pid = i64::from(info.pid.unwrap_or(0));
+        Some(ContainerStatus { id: info.id, pid, exit_code, unhealthy: false })
     }
 
     fn report(
@@ -231,6 +335,35 @@ fn ended(exit: Result<ExitStatus, String>) -> Stop {
         }
         Err(reason) => Stop::Ended(TaskState::Failed, reason),
     }
+}
+
+/// Why a container that was not well ended, in Docker's words.
+fn unhealthy(code: i32) -> String {
+    match code {
+        0 => "task: unhealthy container".to_owned(),
+        code => format!("task: non-zero exit ({code}): dockerexec: unhealthy container"),
+    }
+}
+
+/// Until the container is as asked, or unhealthy; says which.
+async fn until_health(
+    mut health: watch::Receiver<Option<Health>>,
+    asked: HealthStatus,
+) -> HealthStatus {
+    let is = |h: &Option<Health>| {
+        let status = h.as_ref().map(|h| h.status);
+        status.filter(|s| *s == asked || *s == HealthStatus::Unhealthy)
+    };
+    let status = health.wait_for(|h| is(h).is_some()).await.ok().and_then(|h| is(&h));
+    match status {
+        Some(status) => status,
+        // The container is gone, and whoever waits for its end hears of it.
+        None => std::future::pending().await,
+    }
+}
+
+fn failed(reason: String) -> Stop {
+    Stop::Ended(TaskState::Failed, reason)
 }
 
 fn to_stop(order: &Order) -> bool {

@@ -2,6 +2,7 @@
 //! tokio task; it connects again with growing pauses for as long as it is not cancelled, to whichever
 //! manager leads.
 use crate::{
+    inbox::{Inbox, News},
     logs,
     managers::{self, Attempt, Book},
     runner::Crew,
@@ -10,10 +11,11 @@ use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
 use prost::Message;
 use shoal_identity::{NodeCertificate, client_config, connect_within};
-use shoal_model::{NodeAssignment, NodeDescription, Role};
+use shoal_model::{NodeAssignment, NodeDescription, Role, longest_pause};
 use shoal_rpc::{
-    AgentMessage, Applied, Bearings, Heartbeat, Hello, LeaveRequest, ManagerMessage, TaskStatus,
-    TaskStatuses, agent_message, dispatcher_client::DispatcherClient, manager_message::Kind,
+    AgentMessage, Applied, Bearings, Heartbeat, Hello, LeaveRequest, ManagerMessage, Resync,
+    TaskStatus, TaskStatuses, agent_message, dispatcher_client::DispatcherClient,
+    manager_message::Kind,
 };
 use std::{
     collections::BTreeMap,
@@ -24,7 +26,7 @@ use std::{
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
@@ -42,6 +44,9 @@ const LONGEST_BEAT: Duration = Duration::from_secs(60);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Messages waiting to be sent.
 const QUEUE: usize = 64;
+/// Largest message taken, bytes: a part of an assignment is full at 256 KiB, but a single task may
+/// be as large as the store's largest proposal.
+const MESSAGE: usize = 4 << 20;
 /// Log subscriptions served at once.
 const MAX_SUBSCRIPTIONS: usize = 64;
 
@@ -103,7 +108,8 @@ impl Session {
                 }
                 self.state.send_replace(SessionState { connected: false, error: said });
             }
-            let pause = self.config.book().after(attempt);
+            let nodes = self.assignments.borrow().as_ref().map_or(0, |a| a.table.peers.len());
+            let pause = self.config.book().after(attempt, longest_pause(nodes));
             sleep(managers::jittered(pause, rand::random())).await;
         }
     }
@@ -118,7 +124,7 @@ impl Session {
             data_path_port: self.config.data_path_port.into(),
         };
         tx.send(message(agent_message::Kind::Hello(hello))).await?;
-        let mut client = DispatcherClient::new(channel.clone()).max_decoding_message_size(64 << 20);
+        let mut client = DispatcherClient::new(channel.clone()).max_decoding_message_size(MESSAGE);
         let opened = timeout(WELCOME, client.session(ReceiverStream::new(rx))).await;
         let mut incoming = opened.context("the manager did not answer")??.into_inner();
         let first = timeout(WELCOME, incoming.message()).await.context("no word in time")??;
@@ -127,7 +133,7 @@ impl Session {
         self.crew.reports.resend();
         let (tell_period, period) = watch::channel(FIRST_BEAT);
         tokio::select! {
-            result = self.receive(first, &mut incoming, &channel, &tell_period) => result,
+            result = self.receive(first, &mut incoming, &channel, &tx, &tell_period) => result,
             result = self.send(&tx, period) => result,
         }
     }
@@ -137,20 +143,18 @@ impl Session {
         tx: &mpsc::Sender<AgentMessage>,
         mut period: watch::Receiver<Duration>,
     ) -> Result<()> {
-        let every = |period: Duration| {
-            let mut beat = interval(period);
-            beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            beat
-        };
-        let mut beat = every(*period.borrow_and_update());
+        let mut next_beat = Instant::now();
         let mut applied = self.crew.plane.applied();
         applied.mark_changed();
         loop {
             let kind = tokio::select! {
-                _ = beat.tick() => agent_message::Kind::Heartbeat(Heartbeat {}),
+                () = sleep_until(next_beat) => {
+                    next_beat = Instant::now() + managers::beat(*period.borrow(), rand::random());
+                    agent_message::Kind::Heartbeat(Heartbeat {})
+                }
                 changed = period.changed() => {
                     changed?;
-                    beat = every(*period.borrow_and_update());
+                    next_beat = Instant::now() + managers::beat(*period.borrow_and_update(), rand::random());
                     continue;
                 }
                 changed = applied.changed() => {
@@ -175,20 +179,28 @@ impl Session {
         first: ManagerMessage,
         incoming: &mut Streaming<ManagerMessage>,
         channel: &Channel,
+        tx: &mpsc::Sender<AgentMessage>,
         period: &watch::Sender<Duration>,
     ) -> Result<()> {
+        let mut inbox = Inbox::default();
         let mut subscriptions = Subscriptions::default();
         let mut next = Some(first);
-        while let Some(message) = next {
-            match message.kind {
+        while let Some(said) = next {
+            match said.kind {
                 Some(Kind::Assignment(a)) => {
-                    let assignment: NodeAssignment = serde_json::from_slice(&a.assignment)
-                        .context("an assignment is not understood")?;
-                    let newer = self.assignments.borrow().as_ref().map_or(0, |a| a.generation);
-                    if assignment.generation >= newer {
-                        self.assignments.send_replace(Some(Arc::new(assignment)));
+                    let known = self.assignments.borrow().as_ref().map_or(0, |a| a.generation);
+                    match inbox.take(a, known)? {
+                        Some(News::Assignment(assignment)) => {
+                            self.assignments.send_replace(Some(Arc::new(assignment)));
+                        }
+                        Some(News::WrongBase(wrong)) => {
+                            tracing::info!("asking for the whole assignment: {wrong}");
+                            tx.send(message(agent_message::Kind::Resync(Resync {}))).await?;
+                        }
+                        None => {}
                     }
                 }
+                Some(Kind::Release(release)) => self.crew.release(release.tasks),
                 Some(Kind::Subscribe(subscription)) => {
                     if subscriptions.0.len() >= MAX_SUBSCRIPTIONS {
                         tracing::warn!("too many log subscriptions; one more is not served");
@@ -266,7 +278,7 @@ pub(crate) async fn say_leave(config: &SessionConfig) -> Result<()> {
                 _ => Attempt::Failed,
             };
             tracing::debug!(%manager, "the manager did not hear that this node leaves: {error:#}");
-            let pause = config.book().after(attempt);
+            let pause = config.book().after(attempt, GOODBYE);
             sleep(pause).await;
         }
     };

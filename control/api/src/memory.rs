@@ -237,7 +237,7 @@ impl Inner {
         if container.is_none() && (failed || state == TaskState::Running) {
             self.next += 1;
             let id = format!("{:064x}", self.next);
-            container = Some(ContainerStatus { id, pid: 1, exit_code: None });
+            container = Some(ContainerStatus { id, pid: 1, exit_code: None, unhealthy: false });
         }
         if let Some(container) = &mut container {
             container.exit_code = state.is_terminal().then_some(i64::from(failed));

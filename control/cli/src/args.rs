@@ -372,6 +372,27 @@ pub struct ServiceSettings {
     /// Time to wait before force killing a container (ns|us|ms|s|m|h) (default 10s)
     #[arg(long, value_parser = crate::durations::parse)]
     pub stop_grace_period: Option<i64>,
+    /// Command to run to check health
+    #[arg(long, conflicts_with = "no_healthcheck")]
+    pub health_cmd: Option<String>,
+    /// Time between running the check (ms|s|m|h)
+    #[arg(long, value_parser = crate::durations::parse, conflicts_with = "no_healthcheck")]
+    pub health_interval: Option<i64>,
+    /// Maximum time to allow one check to run (ms|s|m|h)
+    #[arg(long, value_parser = crate::durations::parse, conflicts_with = "no_healthcheck")]
+    pub health_timeout: Option<i64>,
+    /// Start period for the container to initialize before counting retries towards unstable (ms|s|m|h)
+    #[arg(long, value_parser = crate::durations::parse, conflicts_with = "no_healthcheck")]
+    pub health_start_period: Option<i64>,
+    /// Time between running the check during the start period (ms|s|m|h)
+    #[arg(long, value_parser = crate::durations::parse, conflicts_with = "no_healthcheck")]
+    pub health_start_interval: Option<i64>,
+    /// Consecutive failures needed to report unhealthy
+    #[arg(long, conflicts_with = "no_healthcheck")]
+    pub health_retries: Option<i64>,
+    /// Disable any container-specified HEALTHCHECK
+    #[arg(long)]
+    pub no_healthcheck: bool,
     /// Limit CPUs
     #[arg(long, value_parser = crate::text::parse_cpus)]
     pub limit_cpu: Option<i64>,

@@ -1,8 +1,11 @@
 //! What one node is told: its tasks, and the table of the networks it takes part in.
+//!
+//! [`assignment`] says what it is, from the state alone. [`crate::Tables`] says the same in rows and
+//! differences, without looking at the whole state.
 use ipnetwork::IpNetwork;
 use shoal_model::{
-    AssignedTask, NetAddresses, NodeAssignment, NodeTable, Service, State, TableNetwork, TablePeer,
-    TableService, TableTask, Task, TaskState,
+    AssignedTask, Meta, NetAddresses, NodeAssignment, NodeTable, Service, State, TableNetwork,
+    TablePeer, TableService, TableTask, Task, TaskState, TaskStatus, TaskTimes, Timestamp,
     bugs::{self, Bug},
 };
 use std::{
@@ -10,7 +13,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-/// The whole assignment of a node; empty for a node that is not there.
+/// The whole assignment of a node, everything in order of ids; empty for a node that is not there.
 pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
     let Some(node) = state.nodes.get(node_id) else {
         return NodeAssignment { generation: state.version, ..NodeAssignment::default() };
@@ -24,12 +27,9 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
         .map(|n| n.network_id.as_str())
         .collect();
     joined.extend(state.ingress().map(|n| n.id.as_str()));
-    let port = node.overlay.endpoint.map(|e| e.port());
     let table = NodeTable {
         overlay: node.overlay.address,
-        data_path_port: port
-            .or(state.cluster.as_ref().map(|c| c.data_path_port))
-            .unwrap_or_default(),
+        data_path_port: data_path_port(state, node),
         networks: networks(state, &joined),
         peers: peers(state, node_id, &joined),
         services: services(state, &joined),
@@ -38,24 +38,54 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
     NodeAssignment { generation: state.version, tasks, table }
 }
 
+/// UDP port of the overlay on a node: its own, else the cluster's.
+pub(crate) fn data_path_port(state: &State, node: &shoal_model::Node) -> u16 {
+    let own = node.overlay.endpoint.map(|e| e.port());
+    own.or(state.cluster.as_ref().map(|c| c.data_path_port)).unwrap_or_default()
+}
+
 /// Whether the task has a node and may have a container there.
-fn alive(task: &Task) -> bool {
+pub(crate) fn alive(task: &Task) -> bool {
     task.is_assigned() && !task.status.state.is_terminal()
 }
 
 /// Whether a packet of the task may still be under way. One that has just ended refuses connections
 /// for a moment, and those who tried must hear of it; its address rests while history keeps it.
-fn heard(task: &Task) -> bool {
+pub(crate) fn heard(task: &Task) -> bool {
     task.is_assigned() && task.status.state != TaskState::Orphaned
 }
 
-fn assigned(state: &State, task: &Task) -> AssignedTask {
+/// Whether the task is a backend: it runs, is healthy, and is not told to stop.
+pub(crate) fn serving(task: &Task) -> bool {
+    let unhealthy = task.status.container.as_ref().is_some_and(|c| c.unhealthy);
+    let wanted = task.desired == TaskState::Running || bugs::active(Bug::KeepBackend);
+    task.status.state == TaskState::Running && wanted && !unhealthy
+}
+
+/// What a node is told of a task of its own. What the node itself reported is left out as far as it
+/// does not need it: told of every step, it would be sent each of its own reports again. That a task
+/// has run or ended it is told, for a daemon that starts again.
+pub(crate) fn assigned(state: &State, task: &Task) -> AssignedTask {
     let service = state.services.get(&task.service_id);
     // The service of a task told to go may be gone; names have no dots, so the task's tells it.
     let of_name = || task.name.split('.').next().unwrap_or_default();
     let labels = service.and_then(|s| s.spec.labels.clone()).unwrap_or_default();
+    let known = task.status.state;
+    let status = TaskStatus {
+        state: if known < TaskState::Running { TaskState::Assigned } else { known },
+        since: Timestamp::default(),
+        message: String::new(),
+        err: String::new(),
+        container: None,
+    };
     AssignedTask {
-        task: task.clone(),
+        task: Task {
+            meta: Meta::default(),
+            status,
+            not_before: Timestamp::default(),
+            times: TaskTimes::default(),
+            ..task.clone()
+        },
         service_name: service.map_or_else(of_name, Service::name).to_owned(),
         service_labels: labels.into_iter().collect(),
         networks: task
@@ -68,15 +98,18 @@ fn assigned(state: &State, task: &Task) -> AssignedTask {
 }
 
 fn networks(state: &State, joined: &BTreeSet<&str>) -> Vec<TableNetwork> {
-    let row = |n: &shoal_model::Network| TableNetwork {
-        id: n.id.clone(),
-        name: n.name().to_owned(),
-        ingress: n.ingress,
-        internal: n.spec.internal == Some(true),
-        subnet: n.subnet,
-        subnet6: n.subnet6,
-    };
-    joined.iter().filter_map(|id| state.networks.get(*id)).map(row).collect()
+    joined.iter().filter_map(|id| state.networks.get(*id)).map(network).collect()
+}
+
+pub(crate) fn network(network: &shoal_model::Network) -> TableNetwork {
+    TableNetwork {
+        id: network.id.clone(),
+        name: network.name().to_owned(),
+        ingress: network.ingress,
+        internal: network.spec.internal == Some(true),
+        subnet: network.subnet,
+        subnet6: network.subnet6,
+    }
 }
 
 fn peers(state: &State, node_id: &str, joined: &BTreeSet<&str>) -> Vec<TablePeer> {
@@ -84,11 +117,10 @@ fn peers(state: &State, node_id: &str, joined: &BTreeSet<&str>) -> Vec<TablePeer
         let overlay = n.overlay.address?;
         let endpoint: SocketAddr = n.overlay.endpoint?;
         let mut allowed_ips = vec![IpNetwork::from(IpAddr::from(overlay))];
-        for address in state.tasks_of_node(&n.id).filter(|t| heard(t)).flat_map(|t| &t.networks) {
-            if joined.contains(address.network_id.as_str()) {
-                allowed_ips.push(IpNetwork::from(IpAddr::from(address.v4)));
-                allowed_ips.extend(address.v6.map(|v6| IpNetwork::from(IpAddr::from(v6))));
-            }
+        let tasks = state.tasks_of_node(&n.id).filter(|t| heard(t));
+        for address in tasks.flat_map(|t| here(&t.networks, joined)) {
+            allowed_ips.push(IpNetwork::from(IpAddr::from(address.v4)));
+            allowed_ips.extend(address.v6.map(|v6| IpNetwork::from(IpAddr::from(v6))));
         }
         Some(TablePeer {
             node_id: n.id.clone(),
@@ -102,27 +134,31 @@ fn peers(state: &State, node_id: &str, joined: &BTreeSet<&str>) -> Vec<TablePeer
     state.nodes.values().filter(|n| n.id != node_id).filter_map(row).collect()
 }
 
+/// Addresses on the networks the node takes part in, in order of networks.
+fn here(all: &[NetAddresses], joined: &BTreeSet<&str>) -> Vec<NetAddresses> {
+    let here = all.iter().filter(|a| joined.contains(a.network_id.as_str()));
+    let mut here: Vec<NetAddresses> = here.cloned().collect();
+    here.sort_by(|a, b| a.network_id.cmp(&b.network_id));
+    here
+}
+
 fn services(state: &State, joined: &BTreeSet<&str>) -> Vec<TableService> {
-    let here = |all: &[NetAddresses]| -> Vec<NetAddresses> {
-        all.iter().filter(|a| joined.contains(a.network_id.as_str())).cloned().collect()
-    };
     let mut tasks: BTreeMap<&str, Vec<TableTask>> = BTreeMap::new();
     for task in state.tasks.values().filter(|t| heard(t)) {
-        let networks = here(&task.networks);
+        let networks = here(&task.networks, joined);
         let (Some(node_id), false) = (&task.node_id, networks.is_empty()) else { continue };
         tasks.entry(task.service_id.as_str()).or_default().push(TableTask {
             id: task.id.clone(),
             name: task.name.clone(),
             slot: task.slot,
             node_id: node_id.clone(),
-            serving: task.status.state == TaskState::Running
-                && (task.desired == TaskState::Running || bugs::active(Bug::KeepBackend)),
+            serving: serving(task),
             networks,
         });
     }
     let row = |s: &Service| {
         let endpoint = s.endpoint.clone().unwrap_or_default();
-        let vips = here(&endpoint.vips);
+        let vips = here(&endpoint.vips, joined);
         let tasks = tasks.remove(s.id.as_str()).unwrap_or_default();
         let concerns = !vips.is_empty() || !tasks.is_empty() || !endpoint.ports.is_empty();
         concerns.then(|| TableService {

@@ -12,8 +12,10 @@ mod addresses;
 mod allocator;
 mod assignment;
 mod constraints;
+mod drains;
 mod filters;
 mod generic;
+mod herd;
 mod liveness;
 mod orchestrator;
 mod ports;
@@ -23,6 +25,7 @@ mod spec;
 #[cfg(test)]
 mod storm;
 mod subnets;
+mod tables;
 mod tally;
 #[cfg(test)]
 mod testing;
@@ -30,6 +33,8 @@ mod testing;
 pub use allocator::allocate;
 pub use assignment::assignment;
 pub use constraints::{Constraint, ConstraintError};
+pub use drains::Drains;
+pub use herd::Registrations;
 pub use liveness::{HEARTBEAT, MISSED_BEATS, heartbeat_period, silent_nodes};
 pub use orchestrator::{
     REBALANCE_LABEL, Revision, next_due, orchestrate, orchestrate_node, orchestrate_service,
@@ -40,4 +45,5 @@ pub use reports::{Report, accept};
 pub use scheduler::{Descriptor as SpreadDescriptor, MOST_PLACED, Scheduler, schedule};
 pub use spec::{PortWish, attachments, host_ports, network_of, port_wishes, uses_vip};
 pub use subnets::{SubnetError, allocate_subnet};
+pub use tables::{Delta, Leaving, Subscriber, Tables, Touched, Written};
 pub use tally::task_counts;

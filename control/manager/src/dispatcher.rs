@@ -1,40 +1,39 @@
 //! Sessions with the nodes' agents.
 //!
-//! Each session has a task: it reads what the agent says, and computes the node's assignment anew
-//! when the state changed. An assignment travels through a place of one, so that a slow agent gets
-//! only the newest.
+//! Each session has a task: it reads what the agent says, and tells it what is new on the board.
+//! What is new travels through a place of one and is looked up only when that is free, so that a
+//! slow agent gets everything that happened meanwhile as one difference.
 use crate::{
-    edit,
+    board, edit,
     error::{chain, from_store},
     manager::{Inner, Shared},
     managers::bearings,
+    parts::parts,
     session::{Outgoing, QUEUE, Session},
     watchdog,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
-use shoal_cores::{Report, assignment, heartbeat_period};
+use shoal_cores::{Report, Subscriber, heartbeat_period};
 use shoal_identity::{Peer, unknown_node};
-use shoal_model::{NodeAssignment, NodeDescription, NodeState, TaskStatus};
+use shoal_model::{NodeDescription, NodeState, TaskStatus};
 use shoal_rpc::{
     AgentMessage, Assignment, Bearings, Hello, LeaveReply, LeaveRequest, LogAck, LogBatch,
     ManagerMessage, TaskStatuses, Welcome, agent_message::Kind as FromAgent,
     dispatcher_server::Dispatcher, manager_message::Kind,
 };
 use std::{
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, WatchStream};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// How long an agent may take to say hello.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
-
-/// How long a change waits for others before an assignment is computed.
-const DEBOUNCE: Duration = Duration::from_millis(20);
 
 /// The gRPC service; answered by the leader alone.
 pub(crate) struct DispatcherService(pub(crate) Arc<Shared>);
@@ -51,23 +50,22 @@ impl Dispatcher for DispatcherService {
         let node = peer.node()?.node_id.clone();
         let inner = self.0.leading()?;
         let (messages, queued) = mpsc::channel(QUEUE);
-        let (assignments, newest) = watch::channel(None::<Assignment>);
+        let (assignments, next) = mpsc::channel(1);
         let talk = Talk {
+            subscriber: Subscriber::new(&node),
             inner: inner.clone(),
             seen: peer.addr.ip().to_canonical(),
             node,
             session: Session::new(messages),
             assignments,
-            sent: None,
+            unsent: VecDeque::new(),
             period: Duration::ZERO,
             told: Bearings::default(),
         };
         let incoming = request.into_inner();
         inner.tasks.spawn(talk.run(incoming));
-        let newest = WatchStream::new(newest).filter_map(|assignment| async {
-            assignment.map(|a| Ok(ManagerMessage { kind: Some(Kind::Assignment(a)) }))
-        });
-        let outgoing = futures_util::stream::select(ReceiverStream::new(queued), newest);
+        let (queued, next) = (ReceiverStream::new(queued), ReceiverStream::new(next));
+        let outgoing = futures_util::stream::select(queued, next);
         Ok(Response::new(outgoing.boxed()))
     }
 
@@ -98,8 +96,10 @@ struct Talk {
     /// Address the agent is seen at.
     seen: IpAddr,
     session: Session,
-    assignments: watch::Sender<Option<Assignment>>,
-    sent: Option<NodeAssignment>,
+    assignments: mpsc::Sender<Outgoing>,
+    subscriber: Subscriber,
+    /// Parts of a difference that are still to be sent. Bounded by what a node is told in all.
+    unsent: VecDeque<Assignment>,
     /// Heartbeat period the agent was told.
     period: Duration,
     /// Managers and role it was told.
@@ -111,6 +111,7 @@ impl Talk {
         let ended = match self.greet(&mut incoming).await {
             Ok(()) => {
                 self.inner.sessions.begin(&self.node, self.session.clone());
+                board::reconnected(&self.inner, &self.node);
                 let ended = self.talk(&mut incoming).await;
                 self.inner.sessions.forget(&self.node, &self.session);
                 ended
@@ -133,7 +134,13 @@ impl Talk {
         let Some(AgentMessage { kind: Some(FromAgent::Hello(hello)) }) = first else {
             return Err(Status::invalid_argument("the first message of a session must be hello"));
         };
-        self.inner.beats.beat(&self.node);
+        self.inner.beats.beat(&self.node); // it is there, also if it is refused for a while
+        self.inner.herd.admit(&self.node)?;
+        let place = tokio::select! {
+            () = self.inner.stop.cancelled() => return Err(stopping()),
+            place = self.inner.herd.place() => place,
+        };
+        let _place = place.map_err(|_| stopping())?;
         self.register(&hello).await
     }
 
@@ -177,48 +184,56 @@ impl Talk {
 
     /// Until the agent is gone, the session is ended, or the node is removed.
     async fn talk(&mut self, incoming: &mut Streaming<AgentMessage>) -> Result<(), Status> {
-        let mut versions = self.inner.store.watch();
+        // The board may not have seen yet that the node is here.
+        let registered = self.inner.store.read(|state| state.version);
+        let mut versions = self.inner.board.versions();
         let ended = self.session.ended.clone();
         let stop = self.inner.stop.clone();
-        let mut due = Some(tokio::time::Instant::now());
+        let mut behind = false;
+        versions.mark_changed();
         loop {
-            let compute = async {
-                match due {
-                    Some(due) => tokio::time::sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = stop.cancelled() => return Err(stopping()),
                 () = ended.cancelled() => return Err(Status::aborted("the session was ended by the manager")),
                 message = incoming.message() => match message {
-                    Ok(Some(message)) => self.hear(message).await?,
+                    Ok(Some(message)) => {
+                        behind |= matches!(message.kind, Some(FromAgent::Resync(_)));
+                        self.hear(message).await?;
+                    }
                     Ok(None) => return Ok(()),
                     Err(status) => {
                         tracing::debug!(node = self.node, %status, "the agent is gone");
                         return Ok(());
                     }
                 },
-                changed = versions.changed(), if due.is_none() => {
+                changed = versions.changed(), if !behind => {
                     changed.map_err(|_| stopping())?;
-                    due = Some(tokio::time::Instant::now() + DEBOUNCE);
+                    behind = *versions.borrow_and_update() >= registered;
+                    self.check()?;
                 }
-                () = compute => {
-                    due = None;
-                    versions.borrow_and_update();
-                    self.tell_news()?;
+                place = async { self.assignments.reserve().await.is_ok() }, if behind => {
+                    if !place {
+                        return Ok(()); // the agent is gone
+                    }
+                    behind = self.tell_news()?;
                 }
             }
         }
     }
 
-    async fn hear(&self, message: AgentMessage) -> Result<(), Status> {
+    async fn hear(&mut self, message: AgentMessage) -> Result<(), Status> {
         self.inner.beats.beat(&self.node);
         match message.kind {
             Some(FromAgent::Heartbeat(_)) => {}
             Some(FromAgent::Statuses(statuses)) => self.report(statuses).await?,
             Some(FromAgent::Applied(applied)) => {
                 self.session.applied.fetch_max(applied.generation, Ordering::Relaxed);
+                board::applied(&self.inner, &self.node, applied.generation);
+            }
+            Some(FromAgent::Resync(_)) => {
+                tracing::info!(node = self.node, "the node wants its assignment whole");
+                self.unsent.clear();
+                self.subscriber.reset();
             }
             Some(FromAgent::Hello(_)) => {
                 return Err(Status::invalid_argument(
@@ -255,13 +270,14 @@ impl Talk {
         Ok(())
     }
 
-    /// Sends the heartbeat period and the assignment, each if it differs from what was sent.
-    fn tell_news(&mut self) -> Result<(), Status> {
+    /// Whether the node is still there; tells it who manages and the heartbeat period, each if it is
+    /// another now.
+    fn check(&mut self) -> Result<(), Status> {
         self.tell_bearings()?;
         let node = &self.node;
-        let (present, period, newest) = self.inner.store.read(|state| {
+        let (present, period) = self.inner.store.read(|state| {
             let present = state.nodes.get(node).map(|n| n.status.state);
-            (present, heartbeat_period(state), assignment(state, node))
+            (present, heartbeat_period(state))
         });
         match present {
             None => return Err(unknown_node(node)),
@@ -279,17 +295,26 @@ impl Talk {
                 return Err(Status::resource_exhausted("the agent does not read its messages"));
             }
         }
-        let same = |sent: &NodeAssignment| sent.tasks == newest.tasks && sent.table == newest.table;
-        if !self.sent.as_ref().is_some_and(same) {
-            let assignment = serde_json::to_vec(&newest).map_err(|e| {
-                tracing::error!(node, error = %chain(&e), "cannot write the assignment");
+        Ok(())
+    }
+
+    /// Sends the next part of what is new. `false` when there is nothing.
+    fn tell_news(&mut self) -> Result<bool, Status> {
+        if self.unsent.is_empty() {
+            let Some(delta) = self.inner.board.difference(&mut self.subscriber) else {
+                return Ok(false);
+            };
+            self.unsent = parts(&delta).map_err(|e| {
+                tracing::error!(self.node, error = %chain(&e), "cannot write the assignment");
                 Status::internal("the assignment cannot be written")
             })?;
-            let generation = newest.generation;
-            self.assignments.send_replace(Some(Assignment { generation, assignment }));
-            self.sent = Some(newest);
         }
-        Ok(())
+        if let Some(part) = self.unsent.pop_front() {
+            let message = ManagerMessage { kind: Some(Kind::Assignment(part)) };
+            // There is place: nobody else sends here.
+            let _ = self.assignments.try_send(Ok(message));
+        }
+        Ok(true)
     }
 }
 

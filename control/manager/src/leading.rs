@@ -6,9 +6,11 @@
 //! still proposes is refused, by the log or by the versions its changes carry.
 use crate::{
     ManagerError,
+    board::{self, Board},
     broker::Broker,
     clock, edit,
     error::chain,
+    herd::Herd,
     keeper,
     manager::Shared,
     peers::Peers,
@@ -18,7 +20,7 @@ use crate::{
     watchdog::{self, Beats},
 };
 use shoal_identity::RootCa;
-use shoal_model::{Change, NodeState, Object, Role, State};
+use shoal_model::{Change, NodeState, Object, Role, State, longest_pause, return_spread};
 use shoal_store::Store;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::time::timeout;
@@ -40,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) advertise: SocketAddr,
     pub(crate) sessions: Sessions,
     pub(crate) beats: Beats,
+    pub(crate) herd: Herd,
+    pub(crate) board: Board,
     pub(crate) broker: Broker,
     pub(crate) statuses: statuses::Sender,
     pub(crate) stop: CancellationToken,
@@ -112,8 +116,10 @@ async fn begin(
         return Err(ManagerError::WrongCertificate);
     }
     let (statuses, reports) = statuses::channel();
-    let beats = Beats::new(clock::Uptime::start());
-    nodes.iter().for_each(|id| beats.expect(id));
+    let uptime = clock::Uptime::start();
+    let beats = Beats::new(uptime);
+    let within = time_to_return(nodes.len(), first);
+    nodes.iter().for_each(|id| beats.await_return(id, within));
     // Nobody is blamed for silence while nobody listened, but the old leader was heard until it fell.
     if let Some(silent) = before.and_then(|id| Some((shared.peers.silence(&id)?, id))) {
         beats.silent_for(&silent.1, silent.0);
@@ -127,16 +133,26 @@ async fn begin(
         advertise: shared.advertise,
         sessions: Sessions::default(),
         beats,
+        herd: Herd::new(uptime),
+        board: Board::new(),
         broker: Broker::default(),
         statuses,
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     });
     inner.tasks.spawn(reconciler::run(inner.store.clone(), inner.stop.clone()));
+    inner.tasks.spawn(board::run(inner.clone()));
     inner.tasks.spawn(statuses::run(inner.clone(), reports));
     inner.tasks.spawn(watchdog::run(inner.clone()));
     inner.tasks.spawn(keeper::run(inner.clone()));
     Ok(inner)
+}
+
+/// How long nodes may take to say hello before they miss beats. While the managers elect, they answer
+/// and nodes ask them again at once; where none answered, nodes have paused between their attempts.
+fn time_to_return(nodes: usize, first: First) -> Duration {
+    let paused = if first.forget { longest_pause(nodes) } else { Duration::ZERO };
+    return_spread(nodes) + paused
 }
 
 /// What a new leader writes down first: its own address, and what is left if there was no leader before

@@ -6,6 +6,8 @@
 //! - the reconciler calls the cores whenever the state changed or something is due, and proposes
 //!   what they want;
 //! - one task for each node's session;
+//! - the board follows the state, for all sessions: what each node is to be told, and which tasks no
+//!   node balances to any more;
 //! - the status writer gathers what agents report into proposals;
 //! - the watchdog marks nodes down that are no longer heard of;
 //! - the keeper takes demoted managers out of the log.
@@ -13,6 +15,7 @@
 //! The control API ([`Control`], on any manager; methods of [`Manager`], on the leader) checks what
 //! users ask for and proposes it; refusals carry Docker's words.
 
+mod board;
 mod broker;
 mod certificates;
 mod clock;
@@ -22,11 +25,13 @@ mod dispatcher;
 mod edit;
 mod error;
 mod forward;
+mod herd;
 mod keeper;
 mod leading;
 mod manager;
 mod managers;
 mod names;
+mod parts;
 mod peers;
 mod raft;
 mod reconciler;

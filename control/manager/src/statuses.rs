@@ -1,17 +1,14 @@
 //! What agents report of their tasks, gathered into proposals.
 use crate::{edit, error::chain, manager::Inner};
 use shoal_cores::{Report, accept};
-use std::{sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::Instant};
+use std::sync::Arc;
+use tokio::sync::mpsc;
 
 /// Reports that may wait; a session that reports more waits itself.
 const QUEUE: usize = 1_000;
 
 /// Reports of one proposal.
 const BATCH: usize = 200;
-
-/// How long the first report of a proposal waits for others.
-const GATHER: Duration = Duration::from_millis(20);
 
 pub(crate) type Sender = mpsc::Sender<Report>;
 pub(crate) type Receiver = mpsc::Receiver<Report>;
@@ -28,13 +25,12 @@ pub(crate) async fn run(inner: Arc<Inner>, mut reports: Receiver) {
             report = reports.recv() => report,
         };
         let Some(first) = first else { return };
+        // What comes while a proposal is under way shares the next; nothing waits for company.
         let mut batch = vec![first];
-        let until = Instant::now() + GATHER;
-        while batch.len() < BATCH {
-            match tokio::time::timeout_at(until, reports.recv()).await {
-                Ok(Some(report)) => batch.push(report),
-                Ok(None) | Err(_) => break,
-            }
+        while batch.len() < BATCH
+            && let Ok(report) = reports.try_recv()
+        {
+            batch.push(report);
         }
         let written = edit::change(&inner.store, |state| {
             let changes = accept(state, &batch);

@@ -17,6 +17,9 @@ const LEAST_MEMORY: i64 = 4 << 20;
 /// Docker's smallest share of a processor, 10⁻⁹ cores.
 const LEAST_CPUS: i64 = 1_000_000;
 
+/// Docker's shortest time of a health check, ns.
+const LEAST_HEALTH_TIME: i64 = 1_000_000;
+
 type Verdict = Result<(), ControlError>;
 
 /// Refuses with the name of the field when it is set.
@@ -131,8 +134,7 @@ fn container(spec: &docker::TaskSpecContainerSpec) -> Verdict {
         absent(p.no_new_privileges == Some(true), "ContainerSpec.Privileges.NoNewPrivileges")?;
     }
     if let Some(health) = &spec.health_check {
-        let test = health.test.as_deref().unwrap_or_default();
-        absent(!test.is_empty() && test != ["NONE"], "ContainerSpec.Healthcheck")?;
+        self::health(health)?;
     }
     let servers = spec.dns_config.as_ref().is_some_and(|d| any(&d.nameservers));
     absent(servers, "ContainerSpec.DNSConfig.Nameservers (--dns)")?;
@@ -154,6 +156,26 @@ fn container(spec: &docker::TaskSpecContainerSpec) -> Verdict {
         targets.insert(target);
     }
     Ok(())
+}
+
+/// Docker's bounds: what is given is at least a millisecond.
+fn health(health: &docker::HealthConfig) -> Verdict {
+    let kind = health.test.iter().flatten().next().map_or("NONE", String::as_str);
+    let known = ["NONE", "CMD", "CMD-SHELL"].contains(&kind);
+    check(known, format!("Unknown healthcheck type {kind:?} (expected \"CMD\")"))?;
+    let words = health.test.as_ref().map_or(0, Vec::len);
+    check(kind == "NONE" || words > 1, format!("Test in Healthcheck: {kind} names no command"))?;
+    for (field, time) in [
+        ("Interval", health.interval),
+        ("Timeout", health.timeout),
+        ("StartPeriod", health.start_period),
+        ("StartInterval", health.start_interval),
+    ] {
+        let time = time.unwrap_or(0);
+        let text = format!("{field} in Healthcheck cannot be less than 1ms");
+        check(time == 0 || time >= LEAST_HEALTH_TIME, text)?;
+    }
+    check(health.retries.unwrap_or(0) >= 0, "Retries in Healthcheck cannot be negative")
 }
 
 fn mount(mount: &docker::Mount) -> Verdict {

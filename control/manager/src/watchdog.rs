@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a node may take to come back after the manager started, or to say hello after it got
-/// its certificate, before its beats are missed.
+/// How long a node may take to say hello after it got its certificate, before its beats are missed.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// When each node was last heard of, on the manager's own clock.
@@ -37,6 +36,11 @@ impl Beats {
     pub(crate) fn silent_for(&self, node: &str, silence: Duration) {
         let silence = i64::try_from(silence.as_nanos()).unwrap_or(i64::MAX);
         self.put(node, Timestamp(self.uptime.now().0.saturating_sub(silence)));
+    }
+
+    /// The manager has just begun to lead: the node is to come back within this time.
+    pub(crate) fn await_return(&self, node: &str, within: Duration) {
+        self.put(node, self.uptime.now().after(within));
     }
 
     fn put(&self, node: &str, at: Timestamp) {

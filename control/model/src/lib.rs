@@ -9,10 +9,13 @@ pub mod bugs;
 mod control;
 mod failures;
 mod generic;
+mod herd;
 mod index;
+mod journal;
 mod load;
 mod objects;
 mod progress;
+mod rows;
 mod state;
 mod task;
 mod templates;
@@ -24,6 +27,7 @@ pub use assignment::{
 pub use control::{ControlError, ErrorKind, LogLine, LogOptions, Rotations};
 pub use failures::{FAILURE_WINDOW, Failures, MOST_FAILURES};
 pub use generic::GenericResource;
+pub use herd::{longest_pause, return_spread};
 pub use index::Waiting;
 pub use load::Load;
 pub use objects::{
@@ -31,6 +35,7 @@ pub use objects::{
     NodeDescription, NodeOverlay, NodeState, NodeStatus, Plugin, PluginKind, Role, Service,
 };
 pub use progress::{JobStatus, Mode, ServiceTally, UpdateState, UpdateStatus};
+pub use rows::{Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, WrongBase};
 pub use state::{ApplyError, Change, Object, ObjectKind, State};
 pub use task::{
     ContainerStatus, HostPort, MadeBy, PublishedPort, Task, TaskState, TaskStatus, TaskTimes,

@@ -4,6 +4,7 @@ use crate::{
     docker,
     failures::Failures,
     index::{Index, Waiting, frees},
+    journal::Journal,
     load::Load,
     objects::{Cluster, Meta, Network, Node, NodeState, Service},
     task::{Task, TaskState},
@@ -181,6 +182,8 @@ pub struct State {
     index: Index,
     #[serde(skip)]
     room: Room,
+    #[serde(skip)]
+    journal: Journal,
 }
 
 /// [`State`] as it is written out.
@@ -206,7 +209,19 @@ impl From<Stored> for State {
         let mut index = Index::default();
         tasks.values().for_each(|task| index.add(task));
         let room = Room(version);
-        State { version, cluster, nodes, networks, services, tasks, failures, latest, index, room }
+        State {
+            version,
+            cluster,
+            nodes,
+            networks,
+            services,
+            tasks,
+            failures,
+            latest,
+            index,
+            room,
+            journal: Journal::default(),
+        }
     }
 }
 
@@ -238,9 +253,11 @@ impl State {
         let behind = Timestamp(self.latest.0.saturating_add(1));
         let now = if now < self.latest { behind } else { now };
         self.latest = now;
+        self.journal.begin(self.version);
         for change in changes {
             match change {
                 Change::Put(mut object) => {
+                    self.journal.touch(index, object.kind(), object.id());
                     let created = match object.meta().version {
                         0 => now,
                         _ => object.meta().created,
@@ -249,11 +266,23 @@ impl State {
                     object.note_times(now);
                     self.put(object, index, now);
                 }
-                Change::Delete(kind, id) => self.delete(kind, &id, index),
+                Change::Delete(kind, id) => {
+                    self.journal.touch(index, kind, &id);
+                    self.delete(kind, &id, index);
+                }
             }
         }
         self.version = index;
         Ok(())
+    }
+
+    /// Objects put or removed after `version`, an object as often as it was changed. `None` when
+    /// that is not known: too long ago, or before this state was read from a snapshot.
+    pub fn touched_since(
+        &self,
+        version: u64,
+    ) -> Option<impl Iterator<Item = (ObjectKind, &str)> + '_> {
+        self.journal.since(version)
     }
 
     /// Present version of an object, if it exists.

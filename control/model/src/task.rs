@@ -115,6 +115,9 @@ pub struct ContainerStatus {
     pub pid: i64,
     /// Exit code once it has ended.
     pub exit_code: Option<i64>,
+    /// Its health check has failed for good: it still runs, but is being stopped.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
 }
 
 /// A port of a service as allocated (`ingress` publish mode).

@@ -42,6 +42,9 @@ const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm ini
 const WORKER: &str = "This node is not a swarm manager. Worker nodes can't be used to view or \
      modify cluster state. Please run this command on a manager node or promote the current node \
      to a manager.";
+/// What to do about a store that has failed.
+const MEND: &str = "mend that and restart the daemon";
+
 const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \
      \"docker swarm unlock\" to unlock it.";
 const MEMBER_ALREADY: &str = "This node is already part of a swarm. Use \"docker swarm leave\" to \
@@ -358,12 +361,19 @@ impl Swarm for Membership {
                 known.map(|(id, addr)| (id, addr.to_string())).collect()
             }
         };
+        let failed = manager.as_ref().and_then(|m| m.store().failed().borrow().clone());
+        let failed =
+            failed.map(|reason| format!("the manager's store has failed: {reason}; {MEND}"));
         SwarmInfo {
             node_id: identity.node_id,
             node_addr: member.record.advertise.ip().to_string(),
-            local_state: LocalState::Active,
-            control_available: manager.is_some(),
-            error: if session.connected { String::new() } else { session.error },
+            local_state: if failed.is_some() { LocalState::Error } else { LocalState::Active },
+            control_available: manager.is_some() && failed.is_none(),
+            error: match failed {
+                Some(failed) => failed,
+                None if session.connected => String::new(),
+                None => session.error,
+            },
             remote_managers,
             leader: manager.and_then(|manager| manager.leader()),
         }

@@ -14,6 +14,7 @@
 //! the last clone of the [`Store`] is dropped. A proposal whose future is dropped may still be
 //! applied.
 
+mod compaction;
 mod disk;
 mod elector;
 mod error;
@@ -52,6 +53,7 @@ pub use proposals::MAX_PROPOSAL_BYTES;
 pub use transport::{Alone, MAX_CALL_BYTES, RaftCall, Transport, TransportError};
 
 use crate::{
+    compaction::Pace,
     disk::Disk,
     elector::Elector,
     leadership::Watches,
@@ -93,9 +95,9 @@ pub struct StoreConfig {
     pub node_id: String,
     /// The data key, which seals the files.
     pub keys: Keys,
-    /// Log entries between two snapshots.
+    /// Log entries between two snapshots, while the cluster's specification does not say.
     pub snapshot_interval: u64,
-    /// Log entries kept behind a snapshot.
+    /// Log entries kept behind a snapshot, while the cluster's specification does not say.
     pub snapshot_keep: u64,
 }
 
@@ -335,8 +337,9 @@ impl Store {
             enable_elect: false,
             install_snapshot_timeout: SNAPSHOT_CHUNK_TIMEOUT_MS,
             snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(config.snapshot_interval),
-            max_in_snapshot_log_to_keep: config.snapshot_keep,
+            // See `compaction`: nothing by itself.
+            snapshot_policy: SnapshotPolicy::Never,
+            max_in_snapshot_log_to_keep: u64::MAX,
             ..Config::default()
         };
         let settings = Arc::new(settings.validate().map_err(StoreError::raft)?);
@@ -345,6 +348,8 @@ impl Store {
         let (kept, log) = (Arc::downgrade(&disk), Log::new(disk));
         let raft = Raft::new(node_id, settings, network.clone(), log, machine).await?;
         let (dropped, seen) = watch::channel(());
+        let pace = Pace { interval: config.snapshot_interval, keep: config.snapshot_keep };
+        tokio::spawn(compaction::run(raft.clone(), replica.clone(), pace, seen.clone()));
         tokio::spawn(Elector { raft: raft.clone(), network: network.clone() }.run(seen));
         let watches = leadership::start(raft.metrics(), contacts.clone());
         let proposals = Proposals::start(raft.clone(), watches.leadership.clone(), contacts);

@@ -54,6 +54,11 @@ impl ExecInput {
         write_frame(&mut *self.stream.lock().await, Kind::Stdin, &[]).await
     }
 
+    /// Kills the process, not what it started.
+    pub async fn kill(&self) -> io::Result<()> {
+        write_frame(&mut *self.stream.lock().await, Kind::Kill, &[]).await
+    }
+
     /// Sets the size of its terminal, in characters.
     pub async fn resize(&self, rows: u16, columns: u16) -> io::Result<()> {
         let size = serde_json::to_vec(&Size { rows, columns })?;

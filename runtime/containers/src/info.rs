@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::health::{Health, HealthCheck};
 use crate::spec::ContainerSpec;
 
 /// Which output of a process.
@@ -71,6 +72,10 @@ pub struct ContainerInfo {
     pub labels: BTreeMap<String, String>,
     /// Its log, as Docker's json-file.
     pub log_path: PathBuf,
+    /// Its health check, if it has one.
+    pub health_check: Option<HealthCheck>,
+    /// How it is, from its first start on, if it has a health check.
+    pub health: Option<Health>,
     /// As given.
     pub spec: ContainerSpec,
 }

@@ -3,8 +3,9 @@
 //! Two sides meet in files and a socket, never in memory, so that the daemon can go and come back:
 //!
 //! - **[`Runtime`]** (async, in the daemon) plans: it writes a bundle, starts the shim, and watches it
-//!   over its control socket. One tokio task per running container watches its shim; dropping the
-//!   `Runtime` ends those tasks' usefulness but no container.
+//!   over its control socket. One tokio task per running container watches its shim, and one more
+//!   probes it if it has a health check; dropping the `Runtime` ends those tasks' usefulness but no
+//!   container.
 //! - **The shim** (`shim_main`, a process of its own) obeys: it makes the container with libcontainer,
 //!   owns its stdio and log, serves exec, and records how it ended. Single-threaded until the
 //!   container runs. **The exec helper** (`exec_main`) is a fresh single-threaded process per exec.
@@ -19,10 +20,12 @@ mod cgroup;
 mod disk;
 mod error;
 mod exec;
+mod health;
 mod info;
 mod logs;
 mod monitor;
 mod oci;
+mod probe;
 mod process;
 mod runtime;
 mod seccomp;
@@ -36,6 +39,7 @@ mod wire;
 pub use cgroup::{remove_parent as remove_cgroup_parent, v2_root as cgroup_v2_root};
 pub use error::RuntimeError;
 pub use exec::{ExecInput, ExecSession};
+pub use health::{Health, HealthCheck, HealthSpec, HealthStatus, ProbeResult};
 pub use info::{ContainerInfo, ContainerState, ExitStatus, Stream};
 pub use logs::{LogEntry, LogOptions};
 pub use runtime::{Runtime, RuntimeConfig};

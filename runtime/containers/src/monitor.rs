@@ -14,7 +14,9 @@ use tokio::time::Instant;
 
 use crate::disk::{read_json, write_json};
 use crate::error::RuntimeError;
+use crate::health::Health;
 use crate::info::{ContainerState, ExitStatus, Started};
+use crate::probe;
 use crate::runtime::{Container, Life, Shared, blocking};
 use crate::shim::session::SOCKET;
 use crate::spec::short;
@@ -25,8 +27,23 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// How long a shim may take to answer a plain request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits for a container's end and makes it known.
+/// Waits for a container's end and makes it known; probes it meanwhile.
 pub(crate) async fn watch(shared: Arc<Shared>, container: Arc<Container>) {
+    let check = container.stored.health.clone();
+    let probes = check.map(|check| {
+        container.health.send_if_modified(|health| match health {
+            Some(_) => false,
+            None => health.replace(Health::default()).is_none(),
+        });
+        tokio::spawn(probe::run(Arc::clone(&shared), Arc::clone(&container), check))
+    });
+    wait_for_end(shared, container).await;
+    if let Some(probes) = probes {
+        probes.abort();
+    }
+}
+
+async fn wait_for_end(shared: Arc<Shared>, container: Arc<Container>) {
     loop {
         if let Ok(mut stream) = send(&container, &Request::Wait).await
             && read_reply(&container, &mut stream).await.is_ok()

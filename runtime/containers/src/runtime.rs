@@ -21,6 +21,7 @@ use tokio::task::spawn_blocking;
 use crate::cgroup::Hierarchies;
 use crate::disk::{Dirs, read_json, remove_tree, write_json};
 use crate::error::{IoContext, RuntimeError};
+use crate::health::{Health, HealthCheck};
 use crate::info::{ContainerInfo, ContainerState, ExitStatus, Started};
 use crate::monitor;
 use crate::process::{self, Process};
@@ -78,6 +79,8 @@ pub(crate) struct Container {
     /// `/<parent>/<id>`.
     pub(crate) cgroup: String,
     pub(crate) life: watch::Sender<Life>,
+    /// `None` before the first start, and without a health check.
+    pub(crate) health: watch::Sender<Option<Health>>,
     /// Held while its state is being changed.
     pub(crate) busy: tokio::sync::Mutex<()>,
 }
@@ -88,6 +91,8 @@ pub(crate) struct Stored {
     pub(crate) spec: ContainerSpec,
     pub(crate) image_id: String,
     pub(crate) process: Process,
+    #[serde(default)]
+    pub(crate) health: Option<HealthCheck>,
     pub(crate) created: DateTime<Utc>,
 }
 
@@ -196,6 +201,12 @@ impl Runtime {
         }
     }
 
+    /// How a container is, as it changes: `None` before its first start, and always without a health
+    /// check.
+    pub fn health(&self, reference: &str) -> Result<watch::Receiver<Option<Health>>, RuntimeError> {
+        Ok(self.shared.find(reference)?.health.subscribe())
+    }
+
     /// Removes a container and all it wrote. A running one only by force: it is killed first.
     pub async fn remove(&self, reference: &str, force: bool) -> Result<(), RuntimeError> {
         let (shared, container) = (Arc::clone(&self.shared), self.shared.find(reference)?);
@@ -254,7 +265,8 @@ impl Shared {
         start::check(&spec)?;
         let image = self.images.resolve(&spec.image)?;
         let process = process::resolve(&spec, &image)?;
-        let stored = Stored { spec, image_id: image.id, process, created: Utc::now() };
+        let health = HealthCheck::resolve(spec.health.as_ref(), &image.config_json)?;
+        let stored = Stored { spec, image_id: image.id, process, health, created: Utc::now() };
         let life = Life { state: ContainerState::Created, started: None };
         let container = Arc::new(self.container(stored, life));
         // The table is held over the write: a name can be taken only once.
@@ -284,7 +296,14 @@ impl Shared {
         let dirs =
             Dirs { data: self.config.data_root.join(id), bundle: self.config.exec_root.join(id) };
         let cgroup = format!("/{}/{id}", self.config.cgroup_parent.trim_matches('/'));
-        Container { dirs, stored, cgroup, life: watch::Sender::new(life), busy: Default::default() }
+        Container {
+            dirs,
+            stored,
+            cgroup,
+            life: watch::Sender::new(life),
+            health: watch::Sender::new(None),
+            busy: Default::default(),
+        }
     }
 
     fn remove(&self, container: &Container) -> Result<(), RuntimeError> {
@@ -345,7 +364,7 @@ impl Shared {
 
 pub(crate) fn info(container: &Container) -> ContainerInfo {
     let life = container.life.borrow().clone();
-    let Stored { spec, image_id, process, created } = container.stored.clone();
+    let Stored { spec, image_id, process, health, created } = container.stored.clone();
     let finished_at = match &life.state {
         ContainerState::Exited(status) => Some(status.finished_at),
         _ => None,
@@ -364,6 +383,8 @@ pub(crate) fn info(container: &Container) -> ContainerInfo {
         state: life.state,
         labels: spec.labels.clone(),
         log_path: container.dirs.log(container.id()),
+        health_check: health,
+        health: container.health.borrow().clone(),
         spec,
     }
 }

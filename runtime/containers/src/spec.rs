@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::HealthSpec;
+
 /// A container to make. `Default` gives Docker's defaults; id, name and image must be filled in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
@@ -63,6 +65,8 @@ pub struct ContainerSpec {
     pub oom_score_adj: Option<i32>,
     /// Bounds of its log on disk.
     pub log: LogLimits,
+    /// Over the image's.
+    pub health: Option<HealthSpec>,
 }
 
 impl Default for ContainerSpec {
@@ -95,6 +99,7 @@ impl Default for ContainerSpec {
             pids: None,
             oom_score_adj: None,
             log: LogLimits::default(),
+            health: None,
         }
     }
 }

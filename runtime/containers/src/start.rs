@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use crate::caps::capabilities;
 use crate::disk::{read_json, remove_file, write_atomic, write_json};
 use crate::error::{IoContext, RuntimeError};
+use crate::health::Health;
 use crate::info::ContainerState;
 use crate::monitor;
 use crate::oci;
@@ -91,6 +92,8 @@ pub(crate) async fn start(
         Ok(()) => {
             let started = blocking(move || read_json(&it.dirs.started())).await?;
             let life = Life { state: ContainerState::Running, started };
+            let health = container.stored.health.as_ref().map(|_| Health::default());
+            container.health.send_replace(health);
             container.life.send_replace(life);
             tokio::spawn(monitor::watch(shared, Arc::clone(&container)));
             Ok(())

@@ -32,6 +32,8 @@ pub(crate) enum Kind {
     Stderr = 5,
     /// Shim → daemon, last: the exit code as decimal text.
     Exit = 6,
+    /// Daemon → shim: kill the process.
+    Kill = 7,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
             Self::Stdout,
             Self::Stderr,
             Self::Exit,
+            Self::Kill,
         ]
         .into_iter()
         .find(|k| *k as u8 == byte)

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use common::{Home, exec, finish, logged, logs, run, run_to_end, script, shell};
 use futures_util::StreamExt;
 use shoal_containers::{
-    ContainerSpec, ContainerState, ExecSpec, LogLimits, LogOptions, Mount, RuntimeError, Stream,
+    ContainerSpec, ContainerState, ExecSpec, Health, HealthSpec, HealthStatus, LogLimits,
+    LogOptions, Mount, Runtime, RuntimeError, Stream,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -425,4 +426,73 @@ async fn a_container_joins_the_network_namespace_it_is_given() {
     let id = runtime.create(spec).await.unwrap().id;
     let error = runtime.start(&id).await.unwrap_err().to_string();
     assert!(error.contains("network namespace") && error.contains("does not exist"), "{error}");
+}
+
+fn checked(name: &str, probe: &str, health: HealthSpec) -> ContainerSpec {
+    let test = ["CMD-SHELL", probe].map(str::to_owned).to_vec();
+    let health = HealthSpec { test, ..health };
+    ContainerSpec { health: Some(health), ..script(name, "trap exit TERM; sleep 100 & wait") }
+}
+
+fn often() -> HealthSpec {
+    HealthSpec { interval: Some(Duration::from_millis(100)), ..HealthSpec::default() }
+}
+
+async fn becomes(runtime: &Runtime, id: &str, status: HealthStatus) -> Health {
+    let mut health = runtime.health(id).unwrap();
+    let becomes = health.wait_for(|h| h.as_ref().is_some_and(|h| h.status == status));
+    let becomes = tokio::time::timeout(Duration::from_secs(20), becomes).await;
+    becomes.expect("it takes too long").unwrap().clone().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_probed_by_exec_and_its_health_follows() {
+    let home = Home::new();
+    let runtime = home.runtime().await;
+    let spec = checked("well", "echo looked; test -e /well", often());
+    let id = runtime.create(spec).await.unwrap().id;
+    assert_eq!(runtime.inspect(&id).unwrap().health, None);
+    runtime.start(&id).await.unwrap();
+    let begun = runtime.inspect(&id).unwrap().health.unwrap();
+    assert_eq!((begun.status, begun.log.len()), (HealthStatus::Starting, 0));
+    let health = becomes(&runtime, &id, HealthStatus::Unhealthy).await;
+    assert_eq!((health.failing_streak, health.log.len()), (3, 3));
+    assert_eq!((health.log[0].exit_code, health.log[0].output.as_str()), (1, "looked\n"));
+    assert!(health.log[0].start <= health.log[0].end && health.log[0].end <= health.log[1].start);
+    exec(&runtime, &id, shell("touch /well")).await;
+    assert_eq!(becomes(&runtime, &id, HealthStatus::Healthy).await.failing_streak, 0);
+    runtime.stop(&id, None).await.unwrap();
+    let ended = runtime.inspect(&id).unwrap().health.unwrap();
+    assert_eq!(ended.status, HealthStatus::Healthy, "what was known last stays");
+    runtime.start(&id).await.unwrap();
+    let again = runtime.inspect(&id).unwrap().health.unwrap();
+    assert_eq!(again.status, HealthStatus::Starting);
+    runtime.remove(&id, true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_that_takes_too_long_is_killed_and_counts_as_failed() {
+    let home = Home::new();
+    let runtime = home.runtime().await;
+    let health =
+        HealthSpec { timeout: Some(Duration::from_millis(300)), retries: Some(1), ..often() };
+    let id = run(&runtime, checked("slow", "echo begun; exec sleep 1234", health)).await;
+    let health = becomes(&runtime, &id, HealthStatus::Unhealthy).await;
+    let text = "Health check exceeded timeout (300ms): begun\n";
+    assert_eq!((health.log[0].exit_code, health.log[0].output.as_str()), (-1, text));
+    let (_, left, _) = exec(&runtime, &id, shell("ps | grep -c 'sleep 123[4]'")).await;
+    assert!(left.trim().parse::<u32>().unwrap() <= 1, "probes pile up: {left}");
+    runtime.remove(&id, true).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_taken_up_again_is_probed_again() {
+    let home = Home::new();
+    let runtime = home.runtime().await;
+    let id = run(&runtime, checked("again", "true", often())).await;
+    becomes(&runtime, &id, HealthStatus::Healthy).await;
+    drop(runtime);
+    let runtime = home.runtime().await;
+    becomes(&runtime, &id, HealthStatus::Healthy).await;
+    runtime.remove(&id, true).await.unwrap();
 }

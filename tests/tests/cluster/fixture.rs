@@ -97,6 +97,11 @@ impl<'a> Scene<'a> {
         self.cluster.wait_for_tasks(name, replicas, patiently()).unwrap()
     }
 
+    /// A service that was made otherwise goes with this, too.
+    pub(crate) fn mine(&mut self, service: &str) {
+        self.services.push(service.to_owned());
+    }
+
     /// A service with one task that does nothing, to run things in.
     pub(crate) fn probe(&mut self, name: &str, network: &str) -> RunningTask {
         self.service(name, 1, &["--network", network], &[]).remove(0)

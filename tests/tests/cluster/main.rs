@@ -4,6 +4,7 @@
 
 mod api;
 mod control;
+mod disk;
 mod dns;
 mod errors;
 mod fixture;
@@ -12,4 +13,5 @@ mod metrics;
 mod overlay;
 mod publish;
 mod runtime;
+mod update;
 mod vip;

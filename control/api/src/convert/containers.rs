@@ -2,7 +2,7 @@
 use crate::times;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
-use shoal_containers::{ContainerInfo, ContainerState};
+use shoal_containers::{ContainerInfo, ContainerState, Health, HealthCheck, HealthStatus};
 use shoal_model::{State, Timestamp};
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub(crate) fn container(c: &ContainerInfo, networks: &Map<String, Value>) -> Val
         _ => (0, false, String::new()),
     };
     let spec = &c.spec;
-    json!({
+    let mut answer = json!({
         "Id": c.id,
         "Created": time(Some(c.created)),
         "Path": c.command.first(),
@@ -99,6 +99,41 @@ pub(crate) fn container(c: &ContainerInfo, networks: &Map<String, Value>) -> Val
             "StopSignal": spec.stop_signal,
         },
         "NetworkSettings": { "Networks": networks },
+    });
+    if let Some(check) = &c.health_check {
+        answer["Config"]["Healthcheck"] = health_check(check);
+    }
+    if let Some(health) = &c.health {
+        answer["State"]["Health"] = self::health(health);
+    }
+    answer
+}
+
+fn health_check(check: &HealthCheck) -> Value {
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    json!({
+        "Test": check.test,
+        "Interval": nanos(check.interval),
+        "Timeout": nanos(check.timeout),
+        "StartPeriod": nanos(check.start_period),
+        "StartInterval": nanos(check.start_interval),
+        "Retries": check.retries,
+    })
+}
+
+fn health(health: &Health) -> Value {
+    let results = health.log.iter().map(|result| {
+        json!({
+            "Start": time(Some(result.start)),
+            "End": time(Some(result.end)),
+            "ExitCode": result.exit_code,
+            "Output": result.output,
+        })
+    });
+    json!({
+        "Status": health.status.as_str(),
+        "FailingStreak": health.failing_streak,
+        "Log": results.collect::<Vec<_>>(),
     })
 }
 
@@ -130,7 +165,7 @@ fn time(t: Option<DateTime<Utc>>) -> String {
     nanos.map_or_else(|| times::ZERO.to_owned(), |n| times::rfc3339(Timestamp(n)))
 }
 
-/// `Up 5 minutes`, `Exited (0) 2 seconds ago`, `Created`.
+/// `Up 5 minutes (healthy)`, `Exited (0) 2 seconds ago`, `Created`.
 fn status(c: &ContainerInfo, now: DateTime<Utc>) -> String {
     let since = |t: Option<DateTime<Utc>>| {
         let span = t.map(|t| now.signed_duration_since(t)).and_then(|d| d.to_std().ok());
@@ -138,7 +173,15 @@ fn status(c: &ContainerInfo, now: DateTime<Utc>) -> String {
     };
     match &c.state {
         ContainerState::Created => "Created".to_owned(),
-        ContainerState::Running => format!("Up {}", since(c.started_at)),
+        ContainerState::Running => {
+            let health = match c.health.as_ref().map(|h| h.status) {
+                None => "",
+                Some(HealthStatus::Starting) => " (health: starting)",
+                Some(HealthStatus::Healthy) => " (healthy)",
+                Some(HealthStatus::Unhealthy) => " (unhealthy)",
+            };
+            format!("Up {}{health}", since(c.started_at))
+        }
         ContainerState::Exited(e) => {
             format!("Exited ({}) {} ago", e.code, since(Some(e.finished_at)))
         }

@@ -205,6 +205,7 @@ fn settle(spec: &mut docker::ServiceSpec, s: &ServiceSettings) -> Parsed<()> {
     container.read_only = s.read_only.or(container.read_only);
     container.tty = s.tty.or(container.tty);
     container.stop_grace_period = s.stop_grace_period.or(container.stop_grace_period);
+    health(container, s);
     Ok(())
 }
 
@@ -278,6 +279,33 @@ fn rollback_config(spec: &mut docker::ServiceSpec, f: &RollbackFlags) {
         let first = order == "start-first";
         config.order = Some(if first { Order::START_FIRST } else { Order::STOP_FIRST });
     }
+}
+
+fn health(container: &mut docker::TaskSpecContainerSpec, s: &ServiceSettings) {
+    let none = || Some(vec!["NONE".to_owned()]);
+    if s.no_healthcheck {
+        let test = none();
+        container.health_check = Some(docker::HealthConfig { test, ..Default::default() });
+        return;
+    }
+    let times =
+        [s.health_interval, s.health_timeout, s.health_start_period, s.health_start_interval];
+    if s.health_cmd.is_none() && s.health_retries.is_none() && times.iter().all(Option::is_none) {
+        return;
+    }
+    let check = container.health_check.get_or_insert_default();
+    if check.test == none() {
+        check.test = None; // the image's is wanted again
+    }
+    if let Some(command) = &s.health_cmd {
+        let test = ["CMD-SHELL", command].map(str::to_owned).to_vec();
+        check.test = (!command.is_empty()).then_some(test);
+    }
+    check.interval = s.health_interval.or(check.interval);
+    check.timeout = s.health_timeout.or(check.timeout);
+    check.start_period = s.health_start_period.or(check.start_period);
+    check.start_interval = s.health_start_interval.or(check.start_interval);
+    check.retries = s.health_retries.or(check.retries);
 }
 
 fn resources(template: &mut docker::TaskSpec, s: &ServiceSettings) {
@@ -489,6 +517,45 @@ fn words(text: &str) -> Parsed<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Create {
+        #[command(flatten)]
+        create: ServiceCreate,
+    }
+
+    #[derive(Parser)]
+    struct Update {
+        #[command(flatten)]
+        update: ServiceUpdate,
+    }
+
+    #[test]
+    fn health_flags_change_only_what_they_name() {
+        let create = |flags: &[&str]| Create::try_parse_from([&["x"], flags, &["image"]].concat());
+        let flags = ["--health-cmd", "wget -q localhost", "--health-interval", "2s"];
+        let mut spec = from_create(&create(&flags).ok().unwrap().create).unwrap();
+        let check = |spec: &docker::ServiceSpec| {
+            let template = spec.task_template.as_ref().unwrap();
+            template.container_spec.as_ref().unwrap().health_check.clone()
+        };
+        let words = |words: &[&str]| Some(words.iter().map(|w| (*w).to_owned()).collect());
+        let first = check(&spec).unwrap();
+        assert_eq!(first.test, words(&["CMD-SHELL", "wget -q localhost"]));
+        assert_eq!((first.interval, first.retries), (Some(2_000_000_000), None));
+        let mut change = |flags: &[&str]| {
+            let flags = Update::try_parse_from([&["x"], flags, &["web"]].concat()).ok().unwrap();
+            update(&mut spec, &flags.update).unwrap();
+            check(&spec).unwrap()
+        };
+        let second = change(&["--health-retries", "5"]);
+        assert_eq!((&second.test, second.retries), (&first.test, Some(5)));
+        assert_eq!(change(&["--no-healthcheck"]).test, words(&["NONE"]));
+        let last = change(&["--health-timeout", "1s"]);
+        assert_eq!((last.test, last.timeout), (None, Some(1_000_000_000)), "the image's again");
+        assert!(create(&["--no-healthcheck", "--health-cmd", "true"]).is_err());
+    }
 
     #[test]
     fn ports_are_read_in_both_forms() {

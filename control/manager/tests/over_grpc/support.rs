@@ -7,15 +7,16 @@ use shoal_identity::{
 };
 use shoal_manager::{InitRequest, Manager, ManagerConfig};
 use shoal_model::{
-    NodeAssignment, NodeDescription, State, Task, TaskState, TaskStatus, Timestamp, docker,
+    Difference, NodeAssignment, NodeDescription, Rows, State, Task, TaskState, TaskStatus,
+    Timestamp, docker,
 };
 use shoal_rpc::{
-    AgentMessage, Applied, Heartbeat, Hello, IssueRequest, LogSubscription, TaskStatuses,
-    agent_message::Kind as ToManager, certificates_client::CertificatesClient,
+    AgentMessage, Applied, Assignment, Heartbeat, Hello, IssueRequest, LogSubscription,
+    TaskStatuses, agent_message::Kind as ToManager, certificates_client::CertificatesClient,
     dispatcher_client::DispatcherClient, manager_message::Kind as FromManager,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -112,11 +113,30 @@ pub(crate) fn report(task: &str, state: TaskState, text: &str) -> AgentMessage {
     message(ToManager::Statuses(TaskStatuses { statuses: vec![status] }))
 }
 
+/// How an agent behaves.
+#[derive(Clone)]
+pub(crate) struct Manners {
+    /// Whether it brings what it is told into force at once.
+    pub(crate) applies: watch::Receiver<bool>,
+    /// Whether a task that is to stop does so before it is released.
+    pub(crate) hasty: bool,
+}
+
+impl Default for Manners {
+    fn default() -> Manners {
+        Manners { applies: watch::channel(true).1, hasty: true }
+    }
+}
+
 /// An agent in a session; it claims of each task what the manager wants of it. Dropping it cuts the
 /// connection.
 pub(crate) struct Agent {
     pub(crate) node: NodeCertificate,
     pub(crate) assignment: watch::Receiver<NodeAssignment>,
+    /// Tasks the manager has released.
+    pub(crate) released: watch::Receiver<BTreeSet<String>>,
+    /// How many assignments came whole, and how many as differences.
+    pub(crate) came: watch::Receiver<(usize, usize)>,
     pub(crate) say: mpsc::Sender<AgentMessage>,
     pub(crate) subscriptions: mpsc::Receiver<LogSubscription>,
     /// Why the session ended, once it has.
@@ -136,6 +156,10 @@ impl Agent {
     }
 
     pub(crate) async fn start(addr: SocketAddr, node: NodeCertificate) -> Agent {
+        Agent::with(addr, node, Manners::default()).await
+    }
+
+    pub(crate) async fn with(addr: SocketAddr, node: NodeCertificate, manners: Manners) -> Agent {
         let mut client = dispatcher(addr, &node).await;
         let (say, said) = mpsc::channel(64);
         say.send(hello(node.identity())).await.unwrap();
@@ -143,14 +167,29 @@ impl Agent {
         let (assign, assignment) = watch::channel(NodeAssignment::default());
         let (subscribe, subscriptions) = mpsc::channel(64);
         let (end, ended) = watch::channel(None);
+        let (release, released) = watch::channel(BTreeSet::new());
+        let (count, came) = watch::channel((0, 0));
+        let Manners { mut applies, hasty } = manners;
         let out = say.clone();
         let work = tokio::spawn(async move {
             let mut claimed: BTreeMap<String, TaskState> = BTreeMap::new();
             let mut beat = interval(Duration::from_millis(300));
+            let mut parts = Difference::default();
+            let mut rows = Rows::default();
+            let mut waits = false;
             loop {
                 let message = tokio::select! {
                     _ = beat.tick() => {
                         let _ = out.send(message(ToManager::Heartbeat(Heartbeat {}))).await;
+                        continue;
+                    }
+                    changed = applies.changed(), if waits => {
+                        waits = changed.is_ok() && !*applies.borrow();
+                        if !waits {
+                            let generation = rows.assignment().generation;
+                            let applied = ToManager::Applied(Applied { generation });
+                            let _ = out.send(message(applied)).await;
+                        }
                         continue;
                     }
                     message = heard.message() => message,
@@ -158,17 +197,34 @@ impl Agent {
                 match message {
                     Ok(Some(message)) => match message.kind.unwrap() {
                         FromManager::Assignment(a) => {
-                            let set: NodeAssignment =
-                                serde_json::from_slice(&a.assignment).unwrap();
+                            let more = a.more;
+                            gather(&mut parts, a);
+                            if more {
+                                continue;
+                            }
+                            let difference = std::mem::take(&mut parts);
+                            count.send_modify(|(whole, part)| match difference.base {
+                                None => *whole += 1,
+                                Some(_) => *part += 1,
+                            });
+                            rows.apply(difference).unwrap();
+                            let set = rows.assignment();
                             for task in set.tasks.iter().map(|t| &t.task) {
+                                if !hasty && task.desired > TaskState::Running {
+                                    continue;
+                                }
                                 if let Some(state) = claim(task, &mut claimed) {
                                     let _ = out.send(report(&task.id, state, "claimed")).await;
                                 }
                             }
-                            let applied = Applied { generation: a.generation };
-                            let _ = out.send(self::message(ToManager::Applied(applied))).await;
+                            waits = !*applies.borrow_and_update();
+                            if !waits {
+                                let applied = Applied { generation: set.generation };
+                                let _ = out.send(self::message(ToManager::Applied(applied))).await;
+                            }
                             assign.send_replace(set);
                         }
+                        FromManager::Release(r) => release.send_modify(|all| all.extend(r.tasks)),
                         FromManager::Subscribe(s) => subscribe.send(s).await.unwrap(),
                         FromManager::Welcome(w) => assert_eq!(w.heartbeat_period_ms, 1_000),
                         FromManager::Unsubscribe(_) | FromManager::Bearings(_) => {}
@@ -178,8 +234,16 @@ impl Agent {
                 }
             }
         });
-        Agent { node, assignment, say, subscriptions, ended, work }
+        Agent { node, assignment, released, came, say, subscriptions, ended, work }
     }
+}
+
+/// Adds a message to the parts before it.
+fn gather(parts: &mut Difference, part: Assignment) {
+    parts.base = (!part.whole).then_some(part.base);
+    parts.generation = part.generation;
+    parts.gone.extend(part.gone.iter().map(|key| serde_json::from_slice(key).unwrap()));
+    parts.rows.extend(part.rows.iter().map(|row| serde_json::from_slice(row).unwrap()));
 }
 
 /// What to report of a task, once for each state.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::container::{STATE, listen, pipe_of, told, uid_of};
 use super::control::Shared;
@@ -138,8 +139,8 @@ impl Session {
     /// the process; its output is then read and thrown away.
     fn carry(mut self, mut stream: UnixStream) -> io::Result<()> {
         let mut lines = Vec::new();
-        match self.next_status(&mut lines)? {
-            Some(Status::Started) => {}
+        let pid = match self.next_status(&mut lines)? {
+            Some(Status::Started(pid)) => pid,
             Some(Status::Failed(failure)) => {
                 return write_reply(&mut stream, &Reply::Failed(failure));
             }
@@ -147,7 +148,9 @@ impl Session {
                 let reason = "the exec helper ended without a word".to_owned();
                 return write_reply(&mut stream, &Reply::Failed(Failure { reason, code: 125 }));
             }
-        }
+        };
+        // Taken before anybody asks to kill it: a number may be given to another process later.
+        let process = Pid::from_raw(pid).and_then(|p| pidfd_open(p, PidfdFlags::empty()).ok());
         let mut terminal = None;
         if let Some(listener) = self.listener.take() {
             let side = console::receive(&listener)?;
@@ -159,7 +162,7 @@ impl Session {
         let (input, from) = (self.stdin.take(), stream.try_clone()?);
         thread::Builder::new()
             .name("exec-stdin".to_owned())
-            .spawn(move || feed(from, input, terminal))?;
+            .spawn(move || feed(from, input, terminal, process))?;
         let code = self.pump(&mut stream, &mut lines)?;
         // First, so that whoever has the exit code finds nothing left.
         self.folder = None;
@@ -224,7 +227,12 @@ impl Session {
 }
 
 /// Carries input to the process until either side ends.
-fn feed(mut from: UnixStream, mut input: Option<File>, terminal: Option<OwnedFd>) {
+fn feed(
+    mut from: UnixStream,
+    mut input: Option<File>,
+    terminal: Option<OwnedFd>,
+    process: Option<OwnedFd>,
+) {
     while let Ok(Some((kind, payload))) = read_frame(&mut from) {
         match kind {
             Kind::Stdin if payload.is_empty() => {
@@ -246,6 +254,10 @@ fn feed(mut from: UnixStream, mut input: Option<File>, terminal: Option<OwnedFd>
                 {
                     eprintln!("resize: {e}");
                 }
+            }
+            Kind::Kill => {
+                // One that has ended cannot be killed, and need not.
+                let _ = process.as_ref().map(|p| pidfd_send_signal(p, Signal::KILL));
             }
             _ => break,
         }

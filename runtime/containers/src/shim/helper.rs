@@ -35,7 +35,8 @@ const NEEDED: [&str; 2] = ["CAP_SYS_ADMIN", "CAP_SETPCAP"];
 /// A helper's report.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Status {
-    Started,
+    /// It runs, with this process id on the host.
+    Started(i32),
     Failed(Failure),
     Exited(i32),
 }
@@ -50,7 +51,7 @@ pub(super) fn run(bundle: &Path, session: &Path, status: &Path) -> ExitCode {
     };
     match start(bundle, session) {
         Ok(pid) => {
-            tell(&mut status, &Status::Started);
+            tell(&mut status, &Status::Started(pid.as_raw_nonzero().get()));
             let (code, _) = exit_code(wait_for(pid));
             tell(&mut status, &Status::Exited(code));
             ExitCode::SUCCESS

@@ -1,0 +1,542 @@
+//! What every node is told, kept in rows that follow the state's changes.
+//!
+//! [`Tables::update`] looks only at the objects that changed; a row that many nodes get is written
+//! once. [`Tables::difference`] gives a node what changed in the rows that are its: those of
+//! everybody, of the networks it takes part in, and its own. The work is that of the change, not of
+//! the cluster's size.
+mod shelf;
+
+use crate::assignment::{alive, assigned, data_path_port, heard, network, serving};
+use shelf::Shelf;
+pub use shelf::Written;
+use shoal_model::{
+    MemberRow, NodeState, ObjectKind, PeerRow, Row, RowKey, Service, ServiceRow, State, Task,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The rows of a cluster at a version of its state.
+///
+/// `update` first; then `difference` for each node.
+#[derive(Debug, Default)]
+pub struct Tables {
+    version: u64,
+    /// Version at which all was read anew. Who is further behind gets the whole.
+    origin: u64,
+    ingress: Option<String>,
+    data_path_port: Option<u16>,
+    peers: Shelf,
+    nodes: BTreeMap<String, OfNode>,
+    networks: BTreeMap<String, OfNetwork>,
+    services: BTreeMap<String, OfService>,
+    tasks: BTreeMap<String, OfTask>,
+}
+
+#[derive(Debug)]
+struct OfNode {
+    shelf: Shelf,
+    /// Networks with a living task here, and how many.
+    joined: BTreeMap<String, usize>,
+    down: bool,
+}
+
+#[derive(Debug)]
+struct OfNetwork {
+    shelf: Shelf,
+    /// Nodes with a living task on it.
+    nodes: BTreeSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct OfService {
+    /// Networks it has a row on.
+    networks: BTreeSet<String>,
+    /// Networks its tasks have a row on, and how many.
+    members: BTreeMap<String, usize>,
+    /// What its tasks' nodes know of it.
+    told: (String, BTreeMap<String, String>),
+}
+
+/// What a task was when it was looked at last.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct OfTask {
+    service: String,
+    node: Option<String>,
+    /// Networks it has a row on.
+    heard: Vec<String>,
+    /// Networks its node takes part in because of it.
+    joined: Vec<String>,
+}
+
+/// Objects [`Tables::update`] looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Touched {
+    /// Tasks.
+    pub tasks: BTreeSet<String>,
+    /// Nodes.
+    pub nodes: BTreeSet<String>,
+    /// Whether it was all there is: what is not named is not there any more.
+    pub all: bool,
+}
+
+/// A node and what it was told last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscriber {
+    node: String,
+    base: Option<u64>,
+    joined: BTreeSet<String>,
+}
+
+impl Subscriber {
+    /// A node that knows nothing yet.
+    pub fn new(node: impl Into<String>) -> Subscriber {
+        Subscriber { node: node.into(), base: None, joined: BTreeSet::new() }
+    }
+
+    /// The node does not have what it was told: it gets the whole again.
+    pub fn reset(&mut self) {
+        self.base = None;
+    }
+}
+
+/// A difference with its rows as they are sent: [`shoal_model::Difference`], written.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Delta {
+    /// Generation it is to be applied to; `None`: it is the whole.
+    pub base: Option<u64>,
+    /// Generation it makes.
+    pub generation: u64,
+    /// Rows to remove first.
+    pub gone: Vec<RowKey>,
+    /// Rows to put.
+    pub rows: Vec<Written>,
+}
+
+/// Since when a task is no backend any more, and who has to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leaving {
+    /// Generation from which on no table has it as one.
+    pub generation: u64,
+    /// Nodes whose tables have it, except those that are down.
+    pub nodes: BTreeSet<String>,
+}
+
+impl Tables {
+    /// Version of the state they were made from.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Follows the state. Says what was looked at: all of it at first, and when too much changed.
+    pub fn update(&mut self, state: &State) -> Touched {
+        let mut touched = Touched::default();
+        if self.version == state.version && self.origin != 0 {
+            return touched;
+        }
+        let mut networks = BTreeSet::new();
+        let mut services = BTreeSet::new();
+        let changes = state.touched_since(self.version).filter(|_| self.follows(state));
+        match changes {
+            Some(changes) => {
+                for (kind, id) in changes {
+                    let set = match kind {
+                        ObjectKind::Task => &mut touched.tasks,
+                        ObjectKind::Node => &mut touched.nodes,
+                        ObjectKind::Service => &mut services,
+                        ObjectKind::Network => &mut networks,
+                        _ => continue,
+                    };
+                    set.insert(id.to_owned());
+                }
+                self.version = state.version;
+            }
+            None => {
+                *self = Tables::at(state);
+                touched.all = true;
+                touched.tasks = state.tasks.keys().cloned().collect();
+                touched.nodes = state.nodes.keys().cloned().collect();
+                services = state.services.keys().cloned().collect();
+                networks = state.networks.keys().cloned().collect();
+            }
+        }
+        let anew = self.origin == self.version;
+        for id in &networks {
+            self.touch_network(state, id, anew);
+        }
+        for id in &touched.nodes {
+            self.touch_node(state, id);
+        }
+        let mut more = BTreeSet::new();
+        for id in &services {
+            self.touch_service(state, id, &mut more);
+        }
+        for id in &touched.tasks {
+            self.touch_task(state, id);
+            more.remove(id);
+        }
+        for id in &more {
+            self.own_row(state, id);
+        }
+        touched
+    }
+
+    fn at(state: &State) -> Tables {
+        Tables {
+            version: state.version,
+            // A state of version 0 is empty; this is only about having read it.
+            origin: state.version.max(1),
+            ingress: state.ingress().map(|n| n.id.clone()),
+            data_path_port: state.cluster.as_ref().map(|c| c.data_path_port),
+            peers: Shelf::at(state.version),
+            ..Tables::default()
+        }
+    }
+
+    /// Whether what every row depends on is as it was.
+    fn follows(&self, state: &State) -> bool {
+        self.origin != 0
+            && self.ingress.as_deref() == state.ingress().map(|n| n.id.as_str())
+            && self.data_path_port == state.cluster.as_ref().map(|c| c.data_path_port)
+    }
+
+    /// What a node is to be told now; `None` when it knows all, or is not in the cluster. It counts
+    /// as told.
+    pub fn difference(&self, to: &mut Subscriber) -> Option<Delta> {
+        if to.base == Some(self.version) {
+            return None;
+        }
+        let present = |n: &&OfNode| n.shelf.version_of(&RowKey::Node).is_some();
+        let Some(own) = self.nodes.get(&to.node).filter(present) else {
+            to.reset(); // should it be there again, it gets the whole
+            return None;
+        };
+        let mut joined: BTreeSet<String> = own.joined.keys().cloned().collect();
+        joined.extend(self.ingress.clone());
+        let changed = |base| self.changed(to, own, &joined, base);
+        let part = to.base.filter(|base| *base >= self.origin).and_then(changed);
+        let delta = match part {
+            Some(part) if part.gone.is_empty() && part.rows.is_empty() => return None,
+            Some(part) => part,
+            None => self.whole(to, own, &joined),
+        };
+        to.base = Some(self.version);
+        to.joined = joined;
+        Some(delta)
+    }
+
+    fn whole(&self, to: &Subscriber, own: &OfNode, joined: &BTreeSet<String>) -> Delta {
+        let networks = joined.iter().filter_map(|n| self.networks.get(n)).map(|n| &n.shelf);
+        let shelves = [&own.shelf, &self.peers].into_iter().chain(networks);
+        let rows = shelves.flat_map(Shelf::all).filter(|(key, _)| !is_self(key, &to.node));
+        let rows = rows.map(|(_, row)| row.clone()).collect();
+        Delta { generation: self.version, rows, ..Delta::default() }
+    }
+
+    /// `None` when a shelf all nodes have, or the node's own, does not remember enough.
+    fn changed(
+        &self,
+        to: &Subscriber,
+        own: &OfNode,
+        joined: &BTreeSet<String>,
+        base: u64,
+    ) -> Option<Delta> {
+        let mut delta = Delta { base: Some(base), generation: self.version, ..Delta::default() };
+        let left = to.joined.difference(joined).cloned().map(RowKey::Network);
+        delta.gone.extend(left);
+        let put = |changed: BTreeMap<&RowKey, Option<&Written>>, delta: &mut Delta| {
+            for (key, row) in changed.into_iter().filter(|(key, _)| !is_self(key, &to.node)) {
+                match row {
+                    Some(row) => delta.rows.push(row.clone()),
+                    None => delta.gone.push(key.clone()),
+                }
+            }
+        };
+        put(self.peers.since(base)?, &mut delta);
+        put(own.shelf.since(base)?, &mut delta);
+        for id in joined {
+            let Some(network) = self.networks.get(id) else {
+                if to.joined.contains(id) {
+                    delta.gone.push(RowKey::Network(id.clone()));
+                }
+                continue;
+            };
+            match network.shelf.since(base).filter(|_| to.joined.contains(id)) {
+                Some(changed) => put(changed, &mut delta),
+                None => {
+                    if to.joined.contains(id) {
+                        delta.gone.push(RowKey::Network(id.clone()));
+                    }
+                    delta.rows.extend(network.shelf.all().map(|(_, row)| row.clone()));
+                }
+            }
+        }
+        Some(delta)
+    }
+
+    /// Who balances to a task that is to stop, and since when nobody is told to.
+    pub fn leaving(&self, task: &str) -> Leaving {
+        let mut leaving = Leaving { generation: 0, nodes: BTreeSet::new() };
+        let Some(known) = self.tasks.get(task) else { return leaving };
+        for id in &known.heard {
+            let Some(network) = self.networks.get(id) else { continue };
+            let key = RowKey::Member { network: id.clone(), task: task.to_owned() };
+            let version = network.shelf.version_of(&key).unwrap_or(0);
+            leaving.generation = leaving.generation.max(version);
+            if self.ingress.as_ref() == Some(id) {
+                leaving.nodes.extend(self.nodes.keys().cloned());
+            } else {
+                leaving.nodes.extend(network.nodes.iter().cloned());
+            }
+        }
+        leaving.nodes.retain(|id| self.nodes.get(id).is_some_and(|node| !node.down));
+        leaving
+    }
+
+    fn touch_network(&mut self, state: &State, id: &str, anew: bool) {
+        let version = self.version;
+        let present = state.networks.get(id);
+        let row = present.map(network).map(Row::Network);
+        self.network(id).shelf.set(version, RowKey::Network(id.to_owned()), row.as_ref());
+        self.sweep_network(id);
+        if anew {
+            return; // all tasks are looked at anyway
+        }
+        // Networks change seldom, most when they are made and nobody is on them.
+        let on_it = |task: &&Task| task.networks.iter().any(|at| at.network_id == id);
+        let on_it: Vec<&str> =
+            state.tasks.values().filter(on_it).map(|task| task.id.as_str()).collect();
+        for task in on_it {
+            self.own_row(state, task);
+        }
+    }
+
+    fn touch_node(&mut self, state: &State, id: &str) {
+        let version = self.version;
+        let present = state.nodes.get(id);
+        let peer = present.and_then(|node| {
+            Some(Row::Peer(PeerRow {
+                node_id: node.id.clone(),
+                hostname: node.hostname().to_owned(),
+                public_key: node.overlay.public_key.clone()?,
+                endpoint: node.overlay.endpoint?,
+                overlay: node.overlay.address?,
+            }))
+        });
+        self.peers.set(version, RowKey::Peer(id.to_owned()), peer.as_ref());
+        let row = present.map(|node| Row::Node {
+            overlay: node.overlay.address,
+            data_path_port: data_path_port(state, node),
+        });
+        let own = self.node(id);
+        // One that never said hello has no data plane yet.
+        own.down = present.is_none_or(|node| {
+            node.status.state == NodeState::Down || node.overlay.public_key.is_none()
+        });
+        own.shelf.set(version, RowKey::Node, row.as_ref());
+        self.sweep_node(id);
+    }
+
+    fn touch_service(&mut self, state: &State, id: &str, tasks: &mut BTreeSet<String>) {
+        let present = state.services.get(id);
+        let told = present.map(|s| {
+            let labels = s.spec.labels.clone().unwrap_or_default();
+            (s.name().to_owned(), labels.into_iter().collect())
+        });
+        let known = self.services.entry(id.to_owned()).or_default();
+        if told.as_ref() != Some(&known.told) {
+            known.told = told.unwrap_or_default();
+            tasks.extend(state.tasks_of_service(id).map(|task| task.id.clone()));
+        }
+        self.service_rows(present, id);
+    }
+
+    /// Rows of a service on all networks it is on.
+    fn service_rows(&mut self, present: Option<&Service>, id: &str) {
+        let Some(known) = self.services.get(id) else { return };
+        let endpoint = present.and_then(|s| s.endpoint.as_ref());
+        let vips = endpoint.map(|e| e.vips.as_slice()).unwrap_or_default();
+        let ports = endpoint.map(|e| e.ports.as_slice()).unwrap_or_default();
+        let mut on: BTreeSet<String> = BTreeSet::new();
+        if present.is_some() {
+            on.extend(vips.iter().map(|vip| vip.network_id.clone()));
+            on.extend(known.members.keys().cloned());
+            on.extend(self.ingress.clone().filter(|_| !ports.is_empty()));
+        }
+        let before = known.networks.clone();
+        for network in before.union(&on) {
+            let row = present.filter(|_| on.contains(network)).map(|service| {
+                Row::Service(ServiceRow {
+                    network_id: network.clone(),
+                    id: id.to_owned(),
+                    name: service.name().to_owned(),
+                    ports: ports.to_vec(),
+                    vip: vips.iter().find(|vip| vip.network_id == *network).cloned(),
+                })
+            });
+            let key = RowKey::Service { network: network.clone(), service: id.to_owned() };
+            let version = self.version;
+            self.network(network).shelf.set(version, key, row.as_ref());
+            self.sweep_network(network);
+        }
+        match self.services.get_mut(id) {
+            Some(known) if present.is_some() || !known.members.is_empty() => known.networks = on,
+            _ => drop(self.services.remove(id)),
+        }
+    }
+
+    fn touch_task(&mut self, state: &State, id: &str) {
+        let present = state.tasks.get(id);
+        let before = self.tasks.get(id).cloned().unwrap_or_default();
+        let now = present.map(of_task).unwrap_or_default();
+        self.member_rows(present, id, &before, &now);
+        self.members(state, &before, &now);
+        self.joined(&before, &now);
+        if before.node != now.node
+            && let Some(node) = &before.node
+        {
+            let version = self.version;
+            self.node(node).shelf.set(version, RowKey::Task(id.to_owned()), None);
+        }
+        match present {
+            Some(_) => drop(self.tasks.insert(id.to_owned(), now)),
+            None => drop(self.tasks.remove(id)),
+        }
+        self.own_row(state, id);
+        before.node.iter().for_each(|node| self.sweep_node(node));
+    }
+
+    fn member_rows(&mut self, present: Option<&Task>, id: &str, before: &OfTask, now: &OfTask) {
+        let networks: BTreeSet<&String> = before.heard.iter().chain(&now.heard).collect();
+        for network in networks {
+            let at = present
+                .filter(|_| now.heard.contains(network))
+                .and_then(|task| task.networks.iter().find(|at| at.network_id == *network));
+            let row = present.zip(at).map(|(task, at)| {
+                Row::Member(MemberRow {
+                    service_id: task.service_id.clone(),
+                    id: task.id.clone(),
+                    name: task.name.clone(),
+                    slot: task.slot,
+                    node_id: task.node_id.clone().unwrap_or_default(),
+                    serving: serving(task),
+                    at: at.clone(),
+                })
+            });
+            let key = RowKey::Member { network: network.clone(), task: id.to_owned() };
+            let version = self.version;
+            self.network(network).shelf.set(version, key, row.as_ref());
+            self.sweep_network(network);
+        }
+    }
+
+    /// Counts where a service has tasks; its rows follow when that changes.
+    fn members(&mut self, state: &State, before: &OfTask, now: &OfTask) {
+        let mut changed: BTreeSet<&String> = BTreeSet::new();
+        for network in &now.heard {
+            let service = self.services.entry(now.service.clone()).or_default();
+            let count = service.members.entry(network.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                changed.insert(&now.service);
+            }
+        }
+        for network in &before.heard {
+            let Some(service) = self.services.get_mut(&before.service) else { continue };
+            if one_less(&mut service.members, network) {
+                changed.insert(&before.service);
+            }
+        }
+        for service in changed {
+            self.service_rows(state.services.get(service), service);
+        }
+    }
+
+    /// Counts where a node takes part.
+    fn joined(&mut self, before: &OfTask, now: &OfTask) {
+        if let Some(node) = &now.node {
+            for network in &now.joined {
+                *self.node(node).joined.entry(network.clone()).or_default() += 1;
+                self.network(network).nodes.insert(node.clone());
+            }
+        }
+        if let Some(node) = &before.node {
+            for network in &before.joined {
+                if one_less(&mut self.node(node).joined, network) {
+                    self.network(network).nodes.remove(node);
+                    self.sweep_network(network);
+                }
+            }
+        }
+    }
+
+    /// The row a task's own node has of it.
+    fn own_row(&mut self, state: &State, id: &str) {
+        let Some(task) = state.tasks.get(id).filter(|task| task.is_assigned()) else { return };
+        let Some(node) = &task.node_id else { return };
+        let row = Row::Task(Box::new(assigned(state, task)));
+        let version = self.version;
+        self.node(node).shelf.set(version, RowKey::Task(id.to_owned()), Some(&row));
+    }
+
+    fn node(&mut self, id: &str) -> &mut OfNode {
+        let version = self.version;
+        self.nodes.entry(id.to_owned()).or_insert_with(|| OfNode {
+            shelf: Shelf::at(version),
+            joined: BTreeMap::new(),
+            down: true,
+        })
+    }
+
+    fn network(&mut self, id: &str) -> &mut OfNetwork {
+        let version = self.version;
+        self.networks
+            .entry(id.to_owned())
+            .or_insert_with(|| OfNetwork { shelf: Shelf::at(version), nodes: BTreeSet::new() })
+    }
+
+    /// Forgets a node of which nothing is left.
+    fn sweep_node(&mut self, id: &str) {
+        if self.nodes.get(id).is_some_and(|n| n.shelf.is_empty() && n.joined.is_empty()) {
+            self.nodes.remove(id);
+        }
+    }
+
+    /// Forgets a network of which nothing is left.
+    fn sweep_network(&mut self, id: &str) {
+        if self.networks.get(id).is_some_and(|n| n.shelf.is_empty() && n.nodes.is_empty()) {
+            self.networks.remove(id);
+        }
+    }
+}
+
+fn of_task(task: &Task) -> OfTask {
+    let networks = |really| -> Vec<String> {
+        let all: BTreeSet<&String> =
+            task.networks.iter().filter(|_| really).map(|at| &at.network_id).collect();
+        all.into_iter().cloned().collect()
+    };
+    OfTask {
+        service: task.service_id.clone(),
+        node: task.node_id.clone().filter(|_| task.is_assigned()),
+        heard: networks(heard(task)),
+        joined: networks(alive(task)),
+    }
+}
+
+/// Takes one off a count; whether it was the last.
+fn one_less(counts: &mut BTreeMap<String, usize>, key: &str) -> bool {
+    let Some(count) = counts.get_mut(key) else { return false };
+    *count = count.saturating_sub(1);
+    let last = *count == 0;
+    if last {
+        counts.remove(key);
+    }
+    last
+}
+
+/// A node is no peer of its own.
+fn is_self(key: &RowKey, node: &str) -> bool {
+    matches!(key, RowKey::Peer(peer) if peer == node)
+}
+
+#[cfg(test)]
+mod tests;

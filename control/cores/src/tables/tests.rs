@@ -1,0 +1,281 @@
+use super::*;
+use crate::{assignment, testing::World};
+use proptest::prelude::*;
+use shoal_model::{
+    Availability, Change, Difference, Rows, TaskState,
+    docker::{EndpointPortConfig, EndpointSpec},
+};
+use std::sync::Arc;
+
+const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
+const NETWORKS: [&str; 3] = ["app", "back", "mid"];
+const SERVICES: [&str; 3] = ["web", "db", "pub"];
+
+/// A node as its agent sees it.
+struct Agent {
+    subscriber: Subscriber,
+    rows: Rows,
+}
+
+impl Agent {
+    fn new(node: &str) -> Agent {
+        Agent { subscriber: Subscriber::new(node), rows: Rows::default() }
+    }
+
+    /// Takes in what is new; the number of rows it took.
+    fn hear(&mut self, tables: &Tables) -> Option<usize> {
+        let delta = tables.difference(&mut self.subscriber)?;
+        let rows = delta.rows.iter().map(|row| serde_json::from_slice(row).unwrap());
+        let difference = Difference {
+            base: delta.base,
+            generation: delta.generation,
+            gone: delta.gone,
+            rows: rows.collect(),
+        };
+        let length = difference.rows.len();
+        self.rows.apply(difference).unwrap();
+        Some(length)
+    }
+}
+
+/// The same without the generation, which only moves when there is something to tell.
+fn assert_same(agent: &Agent, state: &State, node: &str) {
+    if !state.nodes.contains_key(node) {
+        return; // it is told nothing any more
+    }
+    let mut told = agent.rows.assignment();
+    let whole = assignment(state, node);
+    assert!(told.generation <= whole.generation);
+    told.generation = whole.generation;
+    assert_eq!(told, whole, "{node}");
+}
+
+fn world() -> World {
+    let mut world = World::new();
+    for (index, name) in NETWORKS.iter().enumerate() {
+        world.network(name, &format!("10.0.{}.0/24", index + 1));
+    }
+    NODES[..3].iter().for_each(|n| world.node(n));
+    world.service("web", 2, &["app", "mid"], |_| {});
+    world.service("db", 1, &["back"], |_| {});
+    world.service("pub", 2, &["back"], |s| {
+        let port = EndpointPortConfig {
+            target_port: Some(80),
+            published_port: Some(8080),
+            ..Default::default()
+        };
+        s.endpoint_spec = Some(EndpointSpec { mode: None, ports: Some(vec![port]) });
+    });
+    world.run();
+    world
+}
+
+/// One thing that happens to a cluster.
+#[derive(Clone, Debug)]
+enum Event {
+    Scale(usize, i64),
+    Update(usize),
+    Labels(usize, u8),
+    RemoveService(usize),
+    Availability(usize, bool),
+    Up(usize, bool),
+    AddNode,
+    RemoveNode(usize),
+    End(usize, TaskState),
+    Agents,
+    Settle,
+    /// A node hears what is new.
+    Hear(usize),
+    /// A node's session begins anew.
+    Reset(usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let service = 0..SERVICES.len();
+    let node = 0..NODES.len();
+    prop_oneof![
+        (service.clone(), 0..6_i64).prop_map(|(s, n)| Event::Scale(s, n)),
+        service.clone().prop_map(Event::Update),
+        (service.clone(), 0..3_u8).prop_map(|(s, n)| Event::Labels(s, n)),
+        service.prop_map(Event::RemoveService),
+        (node.clone(), any::<bool>()).prop_map(|(n, b)| Event::Availability(n, b)),
+        (node.clone(), any::<bool>()).prop_map(|(n, b)| Event::Up(n, b)),
+        Just(Event::AddNode),
+        node.clone().prop_map(Event::RemoveNode),
+        (0..20_usize, prop_oneof![Just(TaskState::Failed), Just(TaskState::Complete)])
+            .prop_map(|(t, s)| Event::End(t, s)),
+        Just(Event::Agents),
+        Just(Event::Agents),
+        Just(Event::Settle),
+        Just(Event::Settle),
+        node.clone().prop_map(Event::Hear),
+        node.clone().prop_map(Event::Hear),
+        node.prop_map(Event::Reset),
+    ]
+}
+
+fn happen(world: &mut World, event: &Event) {
+    let service = |s: &usize| SERVICES[*s];
+    let there = |world: &World, s: &usize| {
+        world.state.services.contains_key(&format!("svc-{}", SERVICES[*s]))
+    };
+    let known = |world: &World, n: &usize| world.state.nodes.contains_key(NODES[*n]);
+    match event {
+        Event::Scale(s, n) if there(world, s) => world.scale(service(s), *n),
+        Event::Update(s) if there(world, s) => world.update(service(s)),
+        Event::Labels(s, n) if there(world, s) => world.set_service(service(s), |s| {
+            s.spec.labels = Some([("n".to_owned(), n.to_string())].into());
+        }),
+        Event::RemoveService(s) => {
+            let id = format!("svc-{}", service(s));
+            world.apply(vec![Change::Delete(ObjectKind::Service, id)]);
+        }
+        Event::Availability(n, active) if known(world, n) => world.set_node(NODES[*n], |node| {
+            node.availability = if *active { Availability::Active } else { Availability::Drain };
+        }),
+        Event::Up(n, up) if known(world, n) => world.set_node(NODES[*n], |node| {
+            node.status.state = if *up { NodeState::Ready } else { NodeState::Down };
+        }),
+        Event::AddNode if !known(world, &3) => world.node(NODES[3]),
+        Event::RemoveNode(n) => {
+            world.apply(vec![Change::Delete(ObjectKind::Node, NODES[*n].to_owned())]);
+        }
+        Event::End(t, to) => {
+            let running =
+                world.state.tasks.values().filter(|t| t.status.state == TaskState::Running);
+            let ids: Vec<String> = running.map(|t| t.id.clone()).collect();
+            if !ids.is_empty() {
+                world.end(&ids[t % ids.len()], *to);
+            }
+        }
+        Event::Agents => world.agents(),
+        Event::Settle => world.settle(),
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn differences_one_after_another_give_the_same_as_the_whole(
+        events in prop::collection::vec(event(), 1..60),
+    ) {
+        let mut world = world();
+        let mut tables = Tables::default();
+        let mut agents = NODES.map(Agent::new);
+        for event in &events {
+            happen(&mut world, event);
+            tables.update(&world.state);
+            match event {
+                Event::Hear(n) => {
+                    agents[*n].hear(&tables);
+                    assert_same(&agents[*n], &world.state, NODES[*n]);
+                }
+                Event::Reset(n) => agents[*n].subscriber.reset(),
+                _ => {}
+            }
+        }
+        for (agent, node) in agents.iter_mut().zip(NODES) {
+            agent.hear(&tables);
+            assert_same(agent, &world.state, node);
+            prop_assert_eq!(agent.hear(&tables), None, "told twice");
+        }
+        // Tables made anew from the same state say the same.
+        let mut anew = Tables::default();
+        anew.update(&world.state);
+        for node in NODES {
+            let mut agent = Agent::new(node);
+            agent.hear(&anew);
+            assert_same(&agent, &world.state, node);
+            let counted = |t: &Tables| t.nodes.get(node).map(|n| n.joined.clone());
+            prop_assert_eq!(counted(&anew), counted(&tables));
+        }
+        prop_assert_eq!(&anew.tasks, &tables.tasks);
+        let shelves = |t: &Tables| t.networks.keys().cloned().collect::<Vec<_>>();
+        prop_assert_eq!(shelves(&anew), shelves(&tables));
+    }
+}
+
+#[test]
+fn a_change_is_told_only_to_those_it_concerns_and_only_itself() {
+    let mut world = world();
+    world.set_node("n3", |n| n.availability = Availability::Pause);
+    world.scale("web", 2);
+    world.run();
+    let mut tables = Tables::default();
+    tables.update(&world.state);
+    let mut agents = NODES[..3].iter().map(|n| Agent::new(n)).collect::<Vec<_>>();
+    for agent in &mut agents {
+        agent.hear(&tables);
+    }
+    let db = world.running("db")[0].clone();
+    let other = NODES[..3].iter().position(|n| {
+        world.state.tasks_of_node(n).all(|t| t.networks.iter().all(|a| a.network_id != "net-back"))
+    });
+    world.end(&db.id, TaskState::Starting);
+    tables.update(&world.state);
+    if let Some(other) = other {
+        assert_eq!(agents[other].hear(&tables), None, "it has nothing on that network");
+    }
+    let own = NODES.iter().position(|n| db.node_id.as_deref() == Some(n)).unwrap();
+    let told = agents[own].hear(&tables).unwrap();
+    assert!((1..=2).contains(&told), "its own row and its row on the network: {told}");
+}
+
+#[test]
+fn reports_on_the_way_to_running_are_not_sent_back() {
+    let mut world = world();
+    world.scale("db", 2);
+    world.settle();
+    let mut tables = Tables::default();
+    tables.update(&world.state);
+    let starting = world.tasks("db").into_iter().find(|t| t.status.state < TaskState::Running);
+    let task = starting.unwrap().clone();
+    let mut agent = Agent::new(task.node_id.as_deref().unwrap());
+    agent.hear(&tables);
+    for state in [TaskState::Accepted, TaskState::Preparing, TaskState::Starting] {
+        world.end(&task.id, state);
+        tables.update(&world.state);
+        assert_eq!(agent.hear(&tables), None, "{state:?}");
+    }
+    world.end(&task.id, TaskState::Running);
+    tables.update(&world.state);
+    assert!(agent.hear(&tables).is_some());
+}
+
+#[test]
+fn a_task_read_again_from_the_log_is_no_change() {
+    let mut world = world();
+    let labels = |n: usize| (0..n).map(|i| (format!("label{i}"), i.to_string())).collect();
+    let mut task = world.running("db")[0].clone();
+    Arc::make_mut(&mut task.spec).container_spec.as_mut().unwrap().labels = Some(labels(20));
+    world.put(shoal_model::Object::Task(task.clone()));
+    let mut tables = Tables::default();
+    tables.update(&world.state);
+    let mut agent = Agent::new(task.node_id.as_deref().unwrap());
+    agent.hear(&tables);
+    let mut again = world.state.tasks[&task.id].clone();
+    Arc::make_mut(&mut again.spec).container_spec.as_mut().unwrap().labels = Some(labels(20));
+    world.put(shoal_model::Object::Task(again));
+    tables.update(&world.state);
+    assert_eq!(agent.hear(&tables), None);
+}
+
+#[test]
+fn who_is_too_far_behind_gets_the_whole() {
+    let mut world = world();
+    let mut tables = Tables::default();
+    tables.update(&world.state);
+    let mut agent = Agent::new("n1");
+    agent.hear(&tables);
+    // A state read from a snapshot does not know what was touched.
+    world.scale("web", 4);
+    world.state = world.state.clone();
+    let touched = tables.update(&world.state);
+    assert_eq!(touched.tasks.len(), world.state.tasks.len());
+    let delta = tables.difference(&mut agent.subscriber.clone()).unwrap();
+    assert_eq!(delta.base, None);
+    agent.hear(&tables);
+    assert_same(&agent, &world.state, "n1");
+}

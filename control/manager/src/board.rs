@@ -1,0 +1,118 @@
+//! What all nodes are told, computed once for all sessions, and the draining of tasks.
+//!
+//! One task ([`run`]) follows the state; sessions read from the board what is new for their nodes,
+//! and put on it what their nodes have applied.
+use crate::manager::Inner;
+use shoal_cores::{Delta, Drains, Subscriber, Tables};
+use shoal_model::State;
+use shoal_rpc::{Release, manager_message::Kind};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+/// Shortest time between two looks at the state: changes that come together are told together, and
+/// one that comes alone is told at once.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Tasks released in one message.
+const RELEASED_AT_ONCE: usize = 1_000;
+
+pub(crate) struct Board {
+    core: Mutex<Core>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Core {
+    tables: Tables,
+    drains: Drains,
+}
+
+impl Board {
+    pub(crate) fn new() -> Board {
+        Board { core: Mutex::default(), version: watch::Sender::new(0) }
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Version of the state on the board, whenever it changes.
+    pub(crate) fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// What a node is to be told now.
+    pub(crate) fn difference(&self, to: &mut Subscriber) -> Option<Delta> {
+        self.core().tables.difference(to)
+    }
+
+    /// Follows the state; gives its version.
+    fn follow(&self, state: &State) -> u64 {
+        let mut core = self.core();
+        let Core { tables, drains } = &mut *core;
+        let touched = tables.update(state);
+        drains.follow(state, tables, &touched);
+        tables.version()
+    }
+
+    fn poll_released(&self) -> BTreeMap<String, Vec<String>> {
+        self.core().drains.poll_released()
+    }
+}
+
+/// Follows the state until the manager stops.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut versions = inner.store.watch();
+    loop {
+        let next = Instant::now() + PACE;
+        versions.borrow_and_update();
+        let version = inner.store.read(|state| inner.board.follow(state));
+        tell_released(&inner);
+        inner.board.version.send_replace(version);
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = sleep_until(next) => {}
+        }
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            changed = versions.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// A node has a new session: it is told again which of its tasks may stop.
+pub(crate) fn reconnected(inner: &Inner, node: &str) {
+    let released = inner.board.core().drains.reconnected(node);
+    tell(inner, node, &released);
+}
+
+/// A node has brought a generation into force.
+pub(crate) fn applied(inner: &Inner, node: &str, generation: u64) {
+    inner.board.core().drains.applied(node, generation);
+    tell_released(inner);
+}
+
+fn tell_released(inner: &Inner) {
+    for (node, tasks) in inner.board.poll_released() {
+        tell(inner, &node, &tasks);
+    }
+}
+
+fn tell(inner: &Inner, node: &str, tasks: &[String]) {
+    // Without a session it is told when it has one.
+    let Some(session) = inner.sessions.of(node) else { return };
+    for tasks in tasks.chunks(RELEASED_AT_ONCE) {
+        if !session.tell(Kind::Release(Release { tasks: tasks.to_vec() })) {
+            tracing::warn!(node, "the agent does not read its messages");
+            inner.sessions.end(node);
+            return;
+        }
+    }
+}

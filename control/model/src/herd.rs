@@ -1,0 +1,44 @@
+//! How fast many nodes may come back to a manager: what agents keep to, and what managers count on.
+use std::time::Duration;
+
+/// Nodes that a manager takes up in a second once they call: a handshake and a transaction, which
+/// those that wait together share.
+const TAKEN_UP_PER_SECOND: u32 = 5_000;
+
+/// Attempts in a second that all nodes together may make while no manager answers.
+const ATTEMPTS_PER_SECOND: u32 = 500;
+
+/// Bounds of [`longest_pause`]; the upper one is swarmkit's.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(8);
+
+/// How long a manager that has just begun to lead is busy with nodes that come back.
+pub fn return_spread(nodes: usize) -> Duration {
+    Duration::from_secs(1) * count(nodes) / TAKEN_UP_PER_SECOND
+}
+
+/// The longest pause of a node between two attempts to find a manager: in a small cluster a second,
+/// so that nobody is missed who is there.
+pub fn longest_pause(nodes: usize) -> Duration {
+    let paced = Duration::from_secs(1) * count(nodes) / ATTEMPTS_PER_SECOND;
+    paced.clamp(SHORTEST, LONGEST)
+}
+
+fn count(nodes: usize) -> u32 {
+    u32::try_from(nodes).unwrap_or(u32::MAX).min(1_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_clusters_come_back_at_once_and_large_ones_take_their_time() {
+        let times = |nodes| (return_spread(nodes).as_millis(), longest_pause(nodes).as_millis());
+        assert_eq!(times(0), (0, 1_000));
+        assert_eq!(times(3), (0, 1_000));
+        assert_eq!(times(1_000), (200, 2_000));
+        assert_eq!(times(5_000), (1_000, 8_000));
+        assert_eq!(longest_pause(usize::MAX), LONGEST);
+    }
+}
