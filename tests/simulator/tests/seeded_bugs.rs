@@ -18,7 +18,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::AckBeforeFsync, &["agreement", "convergence"], 60),
     Proof(Bug::ForgetVote, &["agreement"], 60),
     Proof(Bug::ElectStaleLog, &["agreement"], 60),
-    Proof(Bug::ObeyStaleLeader, &["agreement"], 60),
+    Proof(Bug::ObeyStaleLeader, &["agreement"], 250),
     Proof(Bug::ApplyOutOfOrder, &["agreement"], 60),
     Proof(Bug::AcceptTornTail, &["agreement"], 60),
     Proof(Bug::AckBeforeCommit, &["acknowledged"], 60),
