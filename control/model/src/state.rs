@@ -250,10 +250,10 @@ impl State {
     ) -> Result<(), ApplyError> {
         debug_assert!(index > self.version);
         self.check(&changes)?;
-        self.journal.begin(self.version);
         let behind = Timestamp(self.latest.0.saturating_add(1));
         let now = if now < self.latest { behind } else { now };
         self.latest = now;
+        self.journal.begin(self.version);
         for change in changes {
             match change {
                 Change::Put(mut object) => {

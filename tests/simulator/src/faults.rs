@@ -56,8 +56,8 @@ kinds! {
     LostHeartbeats "fault: heartbeats lost",
     /// A container is out of memory.
     OutOfMemory "fault: out of memory",
-    /// A node reports a task that is another's.
-    StrayReport "fault: report of another node's task",
+    /// A node reports a task that is another's, and is sent an assignment that was overtaken.
+    Stray "fault: stray report, old assignment",
 }
 
 /// How a fault is made right; the number finds it in [`Faults`].
@@ -159,7 +159,10 @@ impl World {
                 return;
             }
             Kind::OutOfMemory => return self.out_of_memory(host),
-            Kind::StrayReport => return self.report_stray(host),
+            Kind::Stray => {
+                self.report_stray(host);
+                return self.repeat_overtaken(host);
+            }
         };
         if let Some(remedy) = remedy {
             self.undo_after(lasts, remedy);

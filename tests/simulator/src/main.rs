@@ -63,10 +63,11 @@ fn main() -> ExitCode {
     let seconds = start.elapsed().as_secs_f64();
     print(&campaign.stats);
     println!(
-        "{} seeds, {:.0} cluster-hours in {seconds:.0} s on {threads} threads: {:.1} cluster-hours a second",
+        "{} seeds, {:.0} cluster-hours in {seconds:.0} s on {threads} threads: {:.1} cluster-hours, {:.1} seeds a second",
         campaign.stats.seeds,
         campaign.stats.hours(),
-        campaign.stats.hours() / seconds
+        campaign.stats.hours() / seconds,
+        campaign.stats.seeds as f64 / seconds
     );
     for outcome in &campaign.failures {
         println!("{}", report(outcome));

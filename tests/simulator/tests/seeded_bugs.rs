@@ -18,7 +18,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::AckBeforeFsync, &["agreement", "convergence"], 60),
     Proof(Bug::ForgetVote, &["agreement"], 60),
     Proof(Bug::ElectStaleLog, &["agreement"], 60),
-    Proof(Bug::ObeyStaleLeader, &["agreement"], 60),
+    Proof(Bug::ObeyStaleLeader, &["agreement"], 250),
     Proof(Bug::ApplyOutOfOrder, &["agreement"], 60),
     Proof(Bug::AcceptTornTail, &["agreement"], 60),
     Proof(Bug::AckBeforeCommit, &["acknowledged"], 60),
@@ -41,7 +41,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::StateGoesBack, &["transitions"], 60),
     Proof(Bug::ForeignReport, &["transitions"], 60),
     Proof(Bug::DeafToSilence, &["liveness", "convergence"], 60),
-    Proof(Bug::TakeOldTable, &["backends"], 250),
+    Proof(Bug::TakeOldTable, &["backends"], 60),
     Proof(Bug::DropReport, &["convergence"], 60),
     Proof(Bug::LeaveContainer, &["convergence"], 60),
 ];

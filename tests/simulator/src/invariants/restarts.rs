@@ -33,8 +33,9 @@ impl Invariant for Restarts {
             // The one it follows: made last before it.
             let order = step.tasks.get(&task.id).map(|f| f.order);
             let others = step.others_of_slot(task);
-            let earlier = others.iter().filter(|t| step.tasks.get(&t.id).map(|f| f.order) < order);
-            let Some(dead) = earlier.last().filter(|t| ended_by_itself(t)) else { continue };
+            let earlier = |t: &&&Task| step.tasks.get(&t.id).map(|f| f.order) < order;
+            let last = others.iter().rfind(earlier);
+            let Some(dead) = last.filter(|t| ended_by_itself(t)) else { continue };
             if dead.spec_version != task.spec_version {
                 continue;
             }

@@ -43,7 +43,9 @@ pub(crate) struct Agent {
     unsent: BTreeSet<String>,
     sending: bool,
     assignment: Option<Rc<NodeAssignment>>,
-    /// The same on disk.
+    /// The one before it.
+    overtaken: Option<Rc<NodeAssignment>>,
+    /// The newest on disk.
     kept: Option<Rc<NodeAssignment>>,
     pub(crate) plane: Plane,
     pub(crate) runners: BTreeMap<Rc<str>, Runner>,
@@ -74,6 +76,7 @@ impl Agent {
             unsent: BTreeSet::new(),
             sending: false,
             assignment: None,
+            overtaken: None,
             kept: None,
             plane: Plane::default(),
             runners: BTreeMap::new(),
@@ -279,7 +282,7 @@ impl World {
         let agent = &mut self.agents[host];
         let newer = agent.assignment.as_ref().map_or(0, |a| a.generation);
         if assignment.generation >= newer || bugs::active(Bug::TakeOldTable) {
-            agent.assignment = Some(assignment.clone());
+            agent.overtaken = agent.assignment.replace(assignment.clone());
             agent.kept = Some(assignment);
             self.dispatch(host);
         }
@@ -386,6 +389,15 @@ impl World {
         let (message, err) = ("stray".to_owned(), String::new());
         let status = TaskStatus { state, since, message, err, container: None };
         self.send_up(conn, Up::Statuses(vec![(task.to_owned(), status)]));
+    }
+
+    /// The manager says again what it said before the newest.
+    pub(crate) fn repeat_overtaken(&mut self, host: usize) {
+        let agent = &self.agents[host];
+        let (Some(conn), true) = (agent.conn, agent.connected) else { return };
+        if let Some(overtaken) = agent.overtaken.clone().filter(|_| self.flows(conn)) {
+            self.send_down(conn, Down::Assignment(overtaken));
+        }
     }
 
     fn report_soon(&mut self, host: usize) {
