@@ -42,7 +42,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::ForeignReport, &["transitions"], 60),
     Proof(Bug::DeafToSilence, &["liveness", "convergence"], 60),
     Proof(Bug::TakeOldTable, &["backends"], 60),
-    Proof(Bug::DropReport, &["convergence"], 60),
+    Proof(Bug::DropReport, &["convergence"], 250),
     Proof(Bug::LeaveContainer, &["convergence"], 60),
 ];
 

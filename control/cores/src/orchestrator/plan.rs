@@ -181,6 +181,11 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Whether this call changes the task.
+    pub(super) fn is_touched(&self, task: &Task) -> bool {
+        self.touched.contains(&task.id)
+    }
+
     /// A change that is not the service's own.
     pub(super) fn change_from_outside(&mut self, task: &Task, edit: impl FnOnce(&mut Task)) {
         self.change(task, edit);

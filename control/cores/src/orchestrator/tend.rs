@@ -127,20 +127,23 @@ pub(super) fn replacement(place: Place<'_>, not_before: Timestamp, made_by: Made
     NewTask { place, node: None, desired: TaskState::Ready, not_before, made_by }
 }
 
-/// The restart delay is for what ended by itself: what was lost with its node is missed now.
+/// The restart delay is for what ended by itself: what was lost with its node is missed now. One that
+/// was lost while it still waited passes its waiting on.
 pub(super) fn restart_at(plan: &Plan<'_>, last: &Task) -> Timestamp {
-    let by_itself = restart::ended_by_itself(last);
-    if by_itself && !bugs::active(Bug::RestartAtOnce) {
+    if bugs::active(Bug::RestartAtOnce) {
+        plan.now
+    } else if restart::ended_by_itself(last) {
         plan.now.after(restart::delay(last))
     } else {
-        plan.now
+        plan.now.max(last.not_before)
     }
 }
 
 impl Plan<'_> {
     pub(super) fn may_start(&mut self, task: &Task, slot: &[&Task]) -> bool {
         let stopping = slot.iter().any(|t| {
-            t.desired > TaskState::Running
+            // Those told to stop in this very call are among them.
+            (t.desired > TaskState::Running || t.id != task.id && self.is_touched(t))
                 && !t.status.state.is_terminal()
                 && self.node_of(t).is_some_and(|n| n.status.state != NodeState::Down)
                 && !bugs::active(Bug::StartBeforeStop)

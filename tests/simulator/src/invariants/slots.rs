@@ -57,7 +57,9 @@ fn at_rest(rest: &Rest<'_>, service: &Service) -> Verdict {
         }
         let newest = tasks.iter().max_by_key(|t| facts.get(&t.id).map(|f| f.order));
         let Some(newest) = newest else { continue };
-        if wanted == 0 && !may_give_up(newest, rest.now) {
+        // The one that waits need not be the newest: a rollback may have stopped that.
+        let waits = tasks.iter().any(|t| waits(t, rest.now));
+        if wanted == 0 && !waits && !may_give_up(newest, rest.now) {
             let state = newest.status.state;
             return Err(format!(
                 "no task is wanted in slot {slot} of {name}; its last is {state:?}"
@@ -77,8 +79,13 @@ pub(super) fn may_give_up(task: &Task, now: Timestamp) -> bool {
         Some(Condition::ON_FAILURE) => task.status.state == TaskState::Complete || attempts > 0,
         _ => attempts > 0,
     };
+    by_policy || waits(task, now)
+}
+
+/// Whether the task ended before its own delay was over, by the clock of whoever leads now: it is
+/// followed only after that.
+fn waits(task: &Task, now: Timestamp) -> bool {
     let by_itself =
         matches!(task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
-    // One that ended before its own delay was over waits for that before it is followed.
-    by_policy || by_itself && is_wanted(task) && now < task.not_before
+    by_itself && is_wanted(task) && now < task.not_before
 }

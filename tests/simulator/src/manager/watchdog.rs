@@ -23,6 +23,18 @@ impl World {
         self.watch_soon(m);
     }
 
+    /// A node has just joined and is to be heard of soon.
+    pub(crate) fn expect_node(&mut self, m: usize, node: &str) {
+        let until = Timestamp(self.uptime().0 + GRACE as i64);
+        let period = heartbeat_period(&self.peers[m].state);
+        let Some(lead) = &mut self.leads[m] else { return };
+        lead.beats.insert(node.to_owned(), until);
+        // It is not in the state yet, so that nothing else would look.
+        let event = Event::Watch { m, lead: lead.id };
+        let late = self.dice.below(ns(period) / 2);
+        self.after(GRACE + ns(period * MISSED_BEATS) + late, event);
+    }
+
     pub(super) fn beat(&mut self, m: usize, node: &str) {
         let now = self.uptime();
         if let Some(lead) = &mut self.leads[m] {

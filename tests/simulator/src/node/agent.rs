@@ -195,6 +195,7 @@ impl World {
         if self.peers[m].state.nodes.contains_key(&id) {
             self.agents[host].joining = false;
         } else {
+            self.expect_node(m, &id);
             let node = Change::Put(Object::Node(self.new_node(host, id)));
             self.propose(m, Author::Manager, vec![node], Waiter::Nobody);
         }

@@ -1,6 +1,6 @@
 use crate::testing::World;
 use shoal_model::{
-    Availability, NodeState, TaskState,
+    Availability, Meta, NodeState, Object, Task, TaskState,
     docker::{TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as Condition},
 };
 
@@ -114,4 +114,40 @@ fn a_start_waits_for_the_predecessor_to_stop_a_minute_at_most() {
     world.pass(1);
     world.settle();
     assert_eq!(desired(&world), TaskState::Running);
+}
+
+#[test]
+fn what_is_lost_while_it_waits_for_its_delay_is_followed_when_that_is_over() {
+    let mut world = service(TaskSpecRestartPolicy::default());
+    let dead = world.running("web")[0].id.clone();
+    world.end(&dead, TaskState::Failed);
+    world.run();
+    let waits = |w: &World| {
+        let task = w.tasks("web").into_iter().find(|t| t.desired == TaskState::Ready).unwrap();
+        task.clone()
+    };
+    let waiting = waits(&world);
+    world.set_node(waiting.node_id.as_deref().unwrap(), |n| n.status.state = NodeState::Down);
+    world.run();
+    let next = waits(&world);
+    assert_ne!(next.id, waiting.id);
+    assert_eq!(next.not_before, waiting.not_before);
+    world.pass(5_000);
+    world.run();
+    assert_eq!(world.running("web").len(), 1);
+}
+
+#[test]
+fn a_start_waits_for_one_that_is_told_to_stop_in_the_same_moment() {
+    let mut world = service(TaskSpecRestartPolicy::default());
+    let old = world.running("web")[0].clone();
+    world.pass(1);
+    let mut new = Task { id: "new".to_owned(), meta: Meta::default(), ..old.clone() };
+    (new.desired, new.status.state) = (TaskState::Ready, TaskState::Ready);
+    world.put(Object::Task(new));
+    world.settle();
+    assert_eq!(world.state.tasks[&old.id].desired, TaskState::Shutdown);
+    assert_eq!(world.state.tasks["new"].desired, TaskState::Ready);
+    world.run();
+    assert_eq!(world.state.tasks["new"].desired, TaskState::Running);
 }
