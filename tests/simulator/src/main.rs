@@ -22,8 +22,8 @@ struct Arguments {
     /// Write every event of the one seed
     #[arg(long, requires = "seed", conflicts_with_all = ["hours", "seeds"])]
     events: bool,
-    /// With this bug switched on
-    #[arg(long, value_name = "NAME", requires = "seed")]
+    /// The one seed with this bug switched on
+    #[arg(long, value_name = "NAME", requires = "seed", conflicts_with_all = ["hours", "seeds"])]
     bug: Option<String>,
     /// Simulations at a time
     #[arg(long, value_name = "N", default_value_t = 2)]
