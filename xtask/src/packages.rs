@@ -64,7 +64,7 @@ fn apt_install<'a>(names: impl Iterator<Item = &'a String>) -> anyhow::Result<()
 
 /// Refreshes apt's lists, once: those of a new machine are as old as its image, and name versions
 /// that are too old or no longer there.
-fn refresh() -> anyhow::Result<()> {
+pub(crate) fn refresh() -> anyhow::Result<()> {
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.swap(true, Ordering::Relaxed) {
         return Ok(());
@@ -84,8 +84,15 @@ pub(crate) fn unpack(package: &str, folder: &Path) -> anyhow::Result<()> {
         fs::remove_dir_all(&download)?;
     }
     fs::create_dir_all(&download).with_context(|| format!("cannot make {}", download.display()))?;
-    let mut apt = Command::new("apt-get");
-    process::run(apt.current_dir(&download).args(["download", "-q", package]))?;
+    let apt = || {
+        let mut apt = Command::new("apt-get");
+        process::run(apt.current_dir(&download).args(["download", "-q", package]))
+    };
+    // Lists that are old name a version that is no longer there.
+    if apt().is_err() {
+        refresh()?;
+        apt()?;
+    }
     let deb = fs::read_dir(&download)?
         .find_map(|entry| Some(entry.ok()?.path()))
         .with_context(|| format!("apt-get left no package in {}", download.display()))?;

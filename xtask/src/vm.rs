@@ -91,12 +91,11 @@ impl Kernel {
     /// Downloads and unpacks the newest one, unless it is there.
     fn fetch(version: &str, folder: &Path) -> anyhow::Result<Self> {
         let prefix = format!("linux-image-{version}.");
-        let names = process::output(Command::new("apt-cache").args(["pkgnames", &prefix]))?;
-        let mut offered: Vec<&str> = names
-            .lines()
-            .filter(|name| name.ends_with("-cloud-amd64") && packages::is_offered(name))
-            .collect();
-        offered.sort_by_key(|name| numbers(name));
+        let mut offered = offered(&prefix)?;
+        if offered.is_empty() {
+            packages::refresh()?;
+            offered = self::offered(&prefix)?;
+        }
         let Some(package) = offered.pop() else {
             bail!(
                 "{} offers no package {prefix}*-cloud-amd64: name another version, or add a source \
@@ -104,7 +103,7 @@ impl Kernel {
                 packages::distribution()
             );
         };
-        let unpacked = folder.join(package);
+        let unpacked = folder.join(&package);
         if !unpacked.exists() {
             println!("Downloading {package}: it is unpacked below target/vm, not installed.");
             let new = folder.join("new");
@@ -112,7 +111,7 @@ impl Kernel {
             if new.exists() {
                 fs::remove_dir_all(&new)?;
             }
-            packages::unpack(package, &new)?;
+            packages::unpack(&package, &new)?;
             fs::rename(&new, &unpacked)?;
         }
         let release = package.trim_start_matches("linux-image-").to_owned();
@@ -125,6 +124,16 @@ impl Kernel {
         let place = places.iter().find(|p| p.is_dir()).unwrap_or(&places[0]);
         place.join(&self.release)
     }
+}
+
+/// The kernels for clouds whose package names begin so, the newest last.
+fn offered(prefix: &str) -> anyhow::Result<Vec<String>> {
+    let names = process::output(Command::new("apt-cache").args(["pkgnames", prefix]))?;
+    let clouds = names.lines().filter(|name| name.ends_with("-cloud-amd64"));
+    let mut offered: Vec<String> =
+        clouds.filter(|name| packages::is_offered(name)).map(str::to_owned).collect();
+    offered.sort_by_key(|name| numbers(name));
+    Ok(offered)
 }
 
 /// The numbers in a package's name, by which versions are ordered.
