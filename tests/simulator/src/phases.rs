@@ -32,20 +32,26 @@ impl World {
         self.calm = Some(self.now);
         self.trace.say(self.now, || "calm".to_owned());
         self.end_faults();
+        self.rejoin_removed();
+        self.after(20 * SEC, Event::Client { client: 0 });
+        self.after(40 * SEC, Event::Judge);
+    }
+
+    /// Hosts that were removed while they were down or cut off have to join anew; also those that a
+    /// user removed with a request that was still under way when the calm began.
+    fn rejoin_removed(&mut self) {
         let known = self.checks.state().nodes.clone();
         for host in self.config.managers..self.config.hosts {
-            // Removed while it was down or cut off: it has to join anew.
             let joined = known.contains_key(&self.agents[host].node_id);
             if !joined && !self.agents[host].is_joining() {
                 self.rejoin(host);
             }
         }
-        self.after(20 * SEC, Event::Client { client: 0 });
-        self.after(40 * SEC, Event::Judge);
     }
 
     pub(crate) fn judge(&mut self) {
         let Some(calm) = self.calm else { return };
+        self.rejoin_removed();
         let verdict = if self.clients[0].is_busy() {
             Err("the last repairs are not acknowledged".to_owned())
         } else {
