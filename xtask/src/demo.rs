@@ -13,6 +13,7 @@ pub(crate) fn demo(keep: bool, stop: bool) -> anyhow::Result<()> {
 
 pub(crate) fn bench(
     name: &str,
+    part: Option<String>,
     json: Option<String>,
     check: bool,
     quick: bool,
@@ -28,6 +29,7 @@ pub(crate) fn bench(
         docker::peers()?;
     }
     let mut args = vec![name.to_owned()];
+    args.extend(part);
     args.extend(json.map(|file| format!("--json={file}")));
     args.extend(check.then(|| "--check".to_owned()));
     args.extend(quick.then(|| "--quick".to_owned()));

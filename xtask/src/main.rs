@@ -66,6 +66,8 @@ enum Task {
         /// Which benchmark; `vip` is throughput and connections through a VIP, `control` the
         /// control plane on real clusters, `placement` the scheduler in memory
         name: String,
+        /// Only this part of `control`: `services`, `loss` or `writes`
+        part: Option<String>,
         /// Write the results to this file, too
         #[arg(long, value_name = "FILE")]
         json: Option<String>,
@@ -101,6 +103,8 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Vm { kernel, demo, filter } => vm::run(&kernel, demo, filter.as_deref()),
         Task::Simulate { arguments } => simulate::run(&arguments),
-        Task::Bench { name, json, check, quick } => demo::bench(&name, json, check, quick),
+        Task::Bench { name, part, json, check, quick } => {
+            demo::bench(&name, part, json, check, quick)
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! What a look at all services costs: `cargo run --release -p shoal-cores --example orchestrate`.
+//! What a look at all services costs, and at one: `cargo run --release -p shoal-cores --example orchestrate`.
 #![expect(clippy::unwrap_used, reason = "a measurement")]
-use shoal_cores::{Revision, next_due, orchestrate, orchestrate_service, revise};
+use shoal_cores::{Orchestrator, Revision, next_due, orchestrate, revise};
 use shoal_model::{
     Availability, Change, Meta, Node, NodeOverlay, NodeState, NodeStatus, Object, Role, Service,
     State, TaskState, Timestamp, docker,
@@ -56,7 +56,13 @@ fn main() {
     time("all, nothing to do", || orchestrate(&state, NOW, &mut new_id).len());
     time("next due", || usize::from(next_due(&state, NOW).is_some()));
     let id = format!("s{:024}", 7);
-    time("one service", || orchestrate_service(&state, &id, NOW, &mut new_id).len());
+    let mut orchestrator = Orchestrator::default();
+    orchestrator.orchestrate(&state, NOW, &mut new_id);
+    time("one service that changed", || {
+        let service = Object::Service(state.services[&id].clone());
+        apply(&mut state, vec![Change::Put(service)]);
+        orchestrator.orchestrate(&state, NOW, &mut new_id).len()
+    });
     let update = state.services.values().map(|s| revise(s, s.spec.clone(), Revision::Tasks, NOW));
     let update: Vec<Change> = update.map(|s| Change::Put(Object::Service(s))).collect();
     apply(&mut state, update);

@@ -2,55 +2,118 @@
 use crate::{
     addresses::Pools,
     ports::{PortError, Ports},
-    spec::{attachments, network_of, port_wishes, uses_vip},
+    spec::{attachments, network_of, uses_vip},
 };
 use shoal_model::{
-    Change, EndpointState, NetAddresses, Object, Service, State, Task, TaskState, Timestamp, docker,
+    Change, EndpointState, NetAddresses, Object, ObjectKind, Service, State, Task, TaskState,
+    Timestamp, docker, port_wishes,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Gives what is asked for and not yet there. What cannot be given is named in `endpoint.err` of the
-/// service and `status.err` of the task, which stays `New`.
+/// Gives what is asked for and not yet there, looking at all there is. What cannot be given is named in
+/// `endpoint.err` of the service and `status.err` of the task, which stays `New`.
 pub fn allocate(state: &State, now: Timestamp) -> Vec<Change> {
-    let mut pools = Pools::of(state);
-    let mut changes = nodes(state, &mut pools);
-    let mut endpoints = BTreeMap::new();
-    let mut ports = Ports::of(state);
-    for service in state.services.values() {
-        let endpoint = endpoint(state, service, &mut pools, &mut ports);
-        if service.endpoint.as_ref() != Some(&endpoint) {
-            let service = Service { endpoint: Some(endpoint.clone()), ..service.clone() };
-            changes.push(Change::Put(Object::Service(service)));
-        }
-        endpoints.insert(service.id.as_str(), endpoint);
-    }
-    let new = |t: &&Task| t.status.state == TaskState::New && t.desired <= TaskState::Running;
-    for task in state.tasks.values().filter(new) {
-        let Some(service) = state.services.get(&task.service_id) else { continue };
-        let Some(endpoint) = endpoints.get(service.id.as_str()) else { continue };
-        changes.extend(pending(state, task, service, endpoint, &mut pools, now));
-    }
-    changes
+    Allocator::default().allocate(state, now)
 }
 
-fn nodes(state: &State, pools: &mut Pools) -> Vec<Change> {
-    let Some(ingress) = state.ingress() else { return Vec::new() };
-    let mut changes = Vec::new();
-    for node in state.nodes.values().filter(|n| n.overlay.address.is_none()) {
-        let Some(address) = pools.take(&ingress.id, Vec::new()) else { break };
-        let mut node = node.clone();
-        node.overlay.address = Some(address.v4);
-        changes.push(Change::Put(Object::Node(node)));
+/// The allocator with a memory: it looks at what changed since the last call, and again at what it
+/// could not give.
+#[derive(Debug, Default)]
+pub struct Allocator {
+    /// Version of the state that was followed.
+    version: Option<u64>,
+    /// Nodes and services to be looked at.
+    nodes: BTreeSet<String>,
+    services: BTreeSet<String>,
+}
+
+impl Allocator {
+    /// As [`allocate`].
+    pub fn allocate(&mut self, state: &State, now: Timestamp) -> Vec<Change> {
+        self.follow(state);
+        let mut pools = Pools::of(state);
+        let mut changes = self.nodes(state, &mut pools);
+        let endpoints = self.endpoints(state, &mut pools, &mut changes);
+        for id in state.new_tasks() {
+            let Some(task) = state.tasks.get(id) else { continue };
+            let Some(service) = state.services.get(&task.service_id) else { continue };
+            let endpoint = endpoints.get(service.id.as_str()).or(service.endpoint.as_ref());
+            let Some(endpoint) = endpoint else { continue };
+            changes.extend(pending(state, task, service, endpoint, &mut pools, now));
+        }
+        changes
     }
-    changes
+
+    fn follow(&mut self, state: &State) {
+        let touched = self.version.replace(state.version).and_then(|v| state.touched_since(v));
+        let Some(touched) = touched else { return self.look_at_all(state) };
+        for (kind, id) in touched {
+            let set = match kind {
+                ObjectKind::Node => &mut self.nodes,
+                ObjectKind::Service => &mut self.services,
+                // What is attached to it, by its id or its name, may get what it waits for.
+                ObjectKind::Network => return self.look_at_all(state),
+                // A task that holds nothing yet is found by itself.
+                ObjectKind::Task | ObjectKind::Cluster => continue,
+            };
+            if !set.contains(id) {
+                set.insert(id.to_owned());
+            }
+        }
+    }
+
+    fn look_at_all(&mut self, state: &State) {
+        self.nodes = state.nodes.keys().cloned().collect();
+        self.services = state.services.keys().cloned().collect();
+    }
+
+    /// Those that get nothing, or whose change may be refused, are looked at again.
+    fn nodes(&mut self, state: &State, pools: &mut Pools<'_>) -> Vec<Change> {
+        let without = |id: &str| state.nodes.get(id).filter(|n| n.overlay.address.is_none());
+        self.nodes.retain(|id| without(id).is_some());
+        let Some(ingress) = state.ingress() else { return Vec::new() };
+        let mut changes = Vec::new();
+        for node in self.nodes.iter().filter_map(|id| without(id)) {
+            let Some(address) = pools.take(&ingress.id, Vec::new()) else { break };
+            let mut node = node.clone();
+            node.overlay.address = Some(address.v4);
+            changes.push(Change::Put(Object::Node(node)));
+        }
+        changes
+    }
+
+    /// What the services looked at are to have. Left to be looked at again are those whose change may be
+    /// refused, and those that miss something.
+    fn endpoints<'a>(
+        &mut self,
+        state: &'a State,
+        pools: &mut Pools<'a>,
+        changes: &mut Vec<Change>,
+    ) -> BTreeMap<&'a str, EndpointState> {
+        let mut ports = Ports::of(state);
+        let mut endpoints = BTreeMap::new();
+        self.services.retain(|id| {
+            let Some(service) = state.services.get(id) else { return false };
+            let endpoint = endpoint(state, service, pools, &mut ports);
+            let differs = service.endpoint.as_ref() != Some(&endpoint);
+            let again = differs || !endpoint.err.is_empty();
+            if differs {
+                let service = Service { endpoint: Some(endpoint.clone()), ..service.clone() };
+                changes.push(Change::Put(Object::Service(service)));
+            }
+            endpoints.insert(service.id.as_str(), endpoint);
+            again
+        });
+        endpoints
+    }
 }
 
 /// What the service is to have: what it has already, as far as it is still asked for, and the rest.
-fn endpoint(
-    state: &State,
-    service: &Service,
-    pools: &mut Pools,
-    ports: &mut Ports,
+fn endpoint<'a>(
+    state: &'a State,
+    service: &'a Service,
+    pools: &mut Pools<'a>,
+    ports: &mut Ports<'a>,
 ) -> EndpointState {
     let had = service.endpoint.clone().unwrap_or_default();
     let mut given = EndpointState::default();
@@ -85,7 +148,7 @@ fn pending(
     task: &Task,
     service: &Service,
     endpoint: &EndpointState,
-    pools: &mut Pools,
+    pools: &mut Pools<'_>,
     now: Timestamp,
 ) -> Option<Change> {
     let of_task = task.spec.networks.as_deref().filter(|list| !list.is_empty());

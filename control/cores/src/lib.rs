@@ -30,20 +30,21 @@ mod tally;
 #[cfg(test)]
 mod testing;
 
-pub use allocator::allocate;
+pub use allocator::{Allocator, allocate};
 pub use assignment::assignment;
 pub use constraints::{Constraint, ConstraintError};
 pub use drains::Drains;
 pub use herd::Registrations;
 pub use liveness::{HEARTBEAT, MISSED_BEATS, heartbeat_period, silent_nodes};
 pub use orchestrator::{
-    REBALANCE_LABEL, Revision, next_due, orchestrate, orchestrate_node, orchestrate_service,
-    revise, roll_back, take_rebalance_once,
+    Orchestrator, REBALANCE_LABEL, Revision, next_due, orchestrate, revise, roll_back,
+    take_rebalance_once,
 };
 pub use ports::{PortError, check_ports};
 pub use reports::{Report, accept};
 pub use scheduler::{Descriptor as SpreadDescriptor, MOST_PLACED, Scheduler, schedule};
-pub use spec::{PortWish, attachments, host_ports, network_of, port_wishes, uses_vip};
+pub use shoal_model::{PortWish, port_wishes};
+pub use spec::{attachments, host_ports, network_of, uses_vip};
 pub use subnets::{SubnetError, allocate_subnet};
 pub use tables::{Delta, Leaving, Subscriber, Tables, Touched, Written};
 pub use tally::task_counts;

@@ -1,9 +1,8 @@
 //! Published ports: the same port on every node, held by one service.
-use crate::spec::{PortWish, port_wishes};
 use shoal_model::{
-    PublishedPort, Service, State,
+    PortKey, PortWish, PublishedPort, Service, State,
     bugs::{self, Bug},
-    docker,
+    docker, port_wishes,
 };
 use std::collections::BTreeMap;
 
@@ -57,48 +56,50 @@ pub fn check_ports(
     Ports::of(state).check(service, &port_wishes(spec))
 }
 
-/// Who has which port.
-pub(crate) struct Ports {
-    held: BTreeMap<(u8, u16), (String, String)>,
+/// Who has which port: what the state says, and what was given since.
+pub(crate) struct Ports<'a> {
+    state: &'a State,
+    given: BTreeMap<PortKey, &'a Service>,
 }
 
-impl Ports {
-    pub(crate) fn of(state: &State) -> Ports {
-        let mut held = BTreeMap::new();
-        for service in state.services.values() {
-            // What is asked for counts too, as a service just made is not allocated yet; but what is
-            // given comes first, then what was asked for earlier.
-            let asked = port_wishes(&service.spec).into_iter();
-            let asked = asked.map(|w| (false, (w.protocol, w.published)));
-            let given = service.endpoint.iter().flat_map(|e| &e.ports);
-            let given = given.map(|p| (true, (p.protocol, p.published)));
-            for (given, key) in given.chain(asked).filter(|(_, (_, port))| *port != 0) {
-                let claim = (!given, service.meta.created, service.id.as_str(), service);
-                let best = held.entry(key).or_insert(claim);
-                if (best.0, best.1, best.2) > (claim.0, claim.1, claim.2) {
-                    *best = claim;
-                }
-            }
-        }
-        let owner = |s: &Service| (s.id.clone(), s.name().to_owned());
-        Ports { held: held.into_iter().map(|(key, (_, _, _, s))| (key, owner(s))).collect() }
+impl<'a> Ports<'a> {
+    pub(crate) fn of(state: &'a State) -> Ports<'a> {
+        Ports { state, given: BTreeMap::new() }
+    }
+
+    fn holder(&self, port: PortKey) -> Option<&'a Service> {
+        self.given.get(&port).copied().or_else(|| self.state.port_holder(port))
+    }
+
+    /// Ports that others than `service` have.
+    fn of_others(&self, service: Option<&str>) -> usize {
+        let more = self.given.keys().filter(|port| self.state.port_holder(**port).is_none());
+        let all = self.state.ports_held() + more.count();
+        let Some(service) = service.and_then(|id| self.state.services.get(id)) else { return all };
+        let given = service.endpoint.iter().flat_map(|e| &e.ports);
+        let given = given.map(|p| (p.protocol, p.published));
+        let asked = port_wishes(&service.spec).into_iter().map(|w| (w.protocol, w.published));
+        let mut mine: Vec<PortKey> = given.chain(asked).collect();
+        mine.sort_unstable();
+        mine.dedup();
+        all - mine.iter().filter(|p| self.holder(**p).is_some_and(|s| s.id == service.id)).count()
     }
 
     fn check(&self, service: Option<&str>, wishes: &[PortWish]) -> Result<(), PortError> {
         for wish in wishes.iter().filter(|w| w.published != 0) {
-            let owner = self.held.get(&(wish.protocol, wish.published));
+            let holder = self.holder((wish.protocol, wish.published));
             let shared = bugs::active(Bug::SharePort);
-            if let Some((id, name)) =
-                owner.filter(|(id, _)| service != Some(id.as_str()) && !shared)
-            {
-                let (name, id) = (name.clone(), id.clone());
+            if let Some(other) = holder.filter(|s| service != Some(s.id.as_str()) && !shared) {
+                let (name, id) = (other.name().to_owned(), other.id.clone());
                 return Err(PortError::InUse { port: wish.published, name, id });
             }
         }
-        let others = self.held.values().filter(|(id, _)| service != Some(id.as_str()));
-        let (held, asked) = (others.count(), wishes.len());
+        if wishes.is_empty() {
+            return Ok(());
+        }
+        let (held, asked) = (self.of_others(service), wishes.len());
         let max = usize::try_from(shoal_maps::MAX_PORTS).unwrap_or(usize::MAX);
-        if asked > 0 && held + asked > max {
+        if held + asked > max {
             return Err(PortError::TooMany { held, asked, max });
         }
         Ok(())
@@ -107,7 +108,7 @@ impl Ports {
     /// Ports of a service: as asked for; where it left the choice, what it had, else the lowest free.
     pub(crate) fn give(
         &mut self,
-        service: &Service,
+        service: &'a Service,
         had: &[PublishedPort],
     ) -> Result<Vec<PublishedPort>, PortError> {
         let wishes = port_wishes(&service.spec);
@@ -124,12 +125,11 @@ impl Ports {
                 (0, Some(port)) => port,
                 (0, None) => DYNAMIC
                     .into_iter()
-                    .find(|port| !self.held.contains_key(&(wish.protocol, *port)))
+                    .find(|port| self.holder((wish.protocol, *port)).is_none())
                     .ok_or(PortError::Exhausted { target: wish.target })?,
                 (port, _) => port,
             };
-            let owner = (service.id.clone(), service.name().to_owned());
-            self.held.insert((wish.protocol, published), owner);
+            self.given.insert((wish.protocol, published), service);
             given.push(PublishedPort { protocol: wish.protocol, published, target: wish.target });
         }
         Ok(given)

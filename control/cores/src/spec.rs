@@ -1,17 +1,6 @@
 //! Readings of Docker's specifications, with Docker's defaults for what is not said.
-use shoal_model::{HostPort, Network, State, docker};
+use shoal_model::{HostPort, Network, State, docker, protocol_number};
 use std::time::Duration;
-
-/// A port as asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PortWish {
-    /// IP protocol number: 6 TCP, 17 UDP, 132 SCTP.
-    pub protocol: u8,
-    /// Port on every node; 0: the cluster chooses.
-    pub published: u16,
-    /// Port in the container.
-    pub target: u16,
-}
 
 /// Networks a service is attached to: those of the task template, else the older field's.
 pub fn attachments(spec: &docker::ServiceSpec) -> &[docker::NetworkAttachmentConfig] {
@@ -34,23 +23,6 @@ pub fn uses_vip(spec: &docker::ServiceSpec) -> bool {
     mode != Some(docker::EndpointSpecModeEnum::DNSRR)
 }
 
-/// Ports the routing mesh is asked to publish. Numbers outside 0–65535 are refused by the control
-/// API before they get here, and are left out.
-pub fn port_wishes(spec: &docker::ServiceSpec) -> Vec<PortWish> {
-    let ports = spec.endpoint_spec.as_ref().and_then(|e| e.ports.as_deref()).unwrap_or_default();
-    let ingress = |p: &&docker::EndpointPortConfig| {
-        p.publish_mode != Some(docker::EndpointPortConfigPublishModeEnum::HOST)
-    };
-    let wish = |p: &docker::EndpointPortConfig| {
-        Some(PortWish {
-            protocol: protocol_number(p.protocol),
-            published: u16::try_from(p.published_port.unwrap_or(0)).ok()?,
-            target: u16::try_from(p.target_port?).ok()?,
-        })
-    };
-    ports.iter().filter(ingress).filter_map(wish).collect()
-}
-
 /// Ports a task of the service takes of its node (publish mode `host`), each once. One without a
 /// number is chosen by the node and takes none of another's.
 pub fn host_ports(spec: &docker::ServiceSpec) -> Vec<HostPort> {
@@ -66,14 +38,6 @@ pub fn host_ports(spec: &docker::ServiceSpec) -> Vec<HostPort> {
     ports.sort();
     ports.dedup();
     ports
-}
-
-fn protocol_number(protocol: Option<docker::EndpointPortConfigProtocolEnum>) -> u8 {
-    match protocol {
-        Some(docker::EndpointPortConfigProtocolEnum::UDP) => 17,
-        Some(docker::EndpointPortConfigProtocolEnum::SCTP) => 132,
-        _ => 6,
-    }
 }
 
 /// A duration in nanoseconds as Docker writes it; negative ones count as none.

@@ -2,7 +2,8 @@
 //! again the cluster is as asked for.
 use crate::testing::World;
 use shoal_model::{
-    Availability, Change, MadeBy, Mode, NodeState, ObjectKind, TaskState, UpdateState, docker,
+    Availability, Change, MadeBy, Mode, NodeState, ObjectKind, State, TaskState, UpdateState,
+    docker,
 };
 use std::collections::BTreeSet;
 
@@ -39,6 +40,13 @@ fn check(world: &World, seed: u64) {
         assert!(slots.insert(slot), "seed {seed}: two tasks are to run in {slot:?}");
     }
     assert!(state.tasks.len() < 200, "seed {seed}: history grows");
+}
+
+/// What the state derives as it goes is what it derives from the objects alone.
+fn check_derived(world: &World, seed: u64) {
+    let written = serde_json::to_string(&world.state).unwrap();
+    let read: State = serde_json::from_str(&written).unwrap();
+    assert!(read == world.state, "seed {seed}: what is derived went astray");
 }
 
 fn disturb(world: &mut World, dice: &mut Dice) {
@@ -103,6 +111,7 @@ fn a_cluster_survives_any_order_of_events_and_comes_to_rest_as_asked() {
             }
             check(&world, seed);
         }
+        check_derived(&world, seed);
         for node in NODES {
             world.set_node(node, |n| {
                 n.status.state = NodeState::Ready;

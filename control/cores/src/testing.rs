@@ -1,5 +1,7 @@
 //! A small cluster for tests: objects in, cores run, changes applied.
-use crate::{Revision, allocate, orchestrate, revise, roll_back, schedule};
+use crate::{
+    Allocator, Orchestrator, Revision, allocate, orchestrate, revise, roll_back, schedule,
+};
 use shoal_model::{
     Availability, Change, Cluster, JoinTokens, Meta, Network, Node, NodeDescription, NodeOverlay,
     NodeState, NodeStatus, Object, Role, Service, State, Task, TaskState, Timestamp, docker,
@@ -21,12 +23,19 @@ pub(crate) struct World {
     pub(crate) state: State,
     pub(crate) now: Timestamp,
     ids: u64,
+    orchestrator: Orchestrator,
+    allocator: Allocator,
 }
 
 impl World {
     pub(crate) fn new() -> World {
-        let mut world =
-            World { state: State::default(), now: Timestamp(1_000_000_000_000), ids: 0 };
+        let mut world = World {
+            state: State::default(),
+            now: Timestamp(1_000_000_000_000),
+            ids: 0,
+            orchestrator: Orchestrator::default(),
+            allocator: Allocator::default(),
+        };
         world.put(Object::Cluster(Cluster {
             id: "cluster".to_owned(),
             meta: Meta::default(),
@@ -78,8 +87,8 @@ impl World {
                     format!("t{:03}", *ids)
                 };
                 let changes = match core {
-                    0 => orchestrate(&self.state, self.now, &mut new_id),
-                    1 => allocate(&self.state, self.now),
+                    0 => self.orchestrator.orchestrate(&self.state, self.now, &mut new_id),
+                    1 => self.allocator.allocate(&self.state, self.now),
                     _ => schedule(&self.state, self.now),
                 };
                 if !changes.is_empty() {
@@ -88,10 +97,18 @@ impl World {
                 }
             }
             if quiet {
+                self.nothing_is_overlooked();
                 return;
             }
         }
         panic!("the cores never come to rest");
+    }
+
+    /// The cores that follow the changes want nothing: then those that look at everything do neither.
+    fn nothing_is_overlooked(&self) {
+        let mut no_id = || "overlooked".to_owned();
+        assert_eq!(orchestrate(&self.state, self.now, &mut no_id), []);
+        assert_eq!(allocate(&self.state, self.now), []);
     }
 
     pub(crate) fn node(&mut self, id: &str) {

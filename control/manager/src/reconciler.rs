@@ -1,6 +1,6 @@
 //! The loop around the cores.
 use crate::{clock, error::chain};
-use shoal_cores::{Scheduler, allocate, next_due, orchestrate};
+use shoal_cores::{Allocator, Orchestrator, Scheduler};
 use shoal_identity::id;
 use shoal_model::{Change, State, Timestamp};
 use shoal_store::{Store, StoreError};
@@ -22,13 +22,21 @@ const BATCH: usize = 200;
 /// Rounds over the cores in a row; a cluster that needs more is looked at again after the pause.
 const ROUNDS: usize = 50;
 
+/// The cores, with what they remember of the term. They begin by looking at everything.
+#[derive(Default)]
+struct Cores {
+    orchestrator: Orchestrator,
+    allocator: Allocator,
+    scheduler: Scheduler,
+}
+
 /// Runs until `stop`.
 pub(crate) async fn run(store: Store, stop: CancellationToken) {
     let mut versions = store.watch();
-    let mut scheduler = Scheduler::default();
+    let mut cores = Cores::default();
     loop {
         versions.borrow_and_update();
-        let pause = match settle(&store, &mut scheduler).await {
+        let pause = match settle(&store, &mut cores).await {
             Ok(()) => DEBOUNCE,
             Err(error) => {
                 tracing::error!(error = %chain(&error), "cannot write what the cluster needs");
@@ -36,7 +44,7 @@ pub(crate) async fn run(store: Store, stop: CancellationToken) {
             }
         };
         let now = clock::now();
-        let due = store.read(|state| next_due(state, now));
+        let due = cores.orchestrator.next_due(now);
         let sleep = due.map_or(LONGEST_SLEEP, |due| due.since(now).min(LONGEST_SLEEP));
         tokio::select! {
             () = stop.cancelled() => return,
@@ -54,15 +62,15 @@ pub(crate) async fn run(store: Store, stop: CancellationToken) {
 type Core<'a> = dyn FnMut(&State, Timestamp) -> Vec<Change> + Send + 'a;
 
 /// Runs the cores until none of them wants anything.
-async fn settle(store: &Store, scheduler: &mut Scheduler) -> Result<(), StoreError> {
+async fn settle(store: &Store, cores: &mut Cores) -> Result<(), StoreError> {
+    let Cores { orchestrator, allocator, scheduler } = cores;
     for _ in 0..ROUNDS {
         let now = clock::now();
         let mut quiet = true;
-        let mut schedule = |state: &State, now| scheduler.schedule(state, now);
         let cores: [&mut Core<'_>; 3] = [
-            &mut |state, now| orchestrate(state, now, &mut id::new),
-            &mut |state, now| allocate(state, now),
-            &mut schedule,
+            &mut |state, now| orchestrator.orchestrate(state, now, &mut id::new),
+            &mut |state, now| allocator.allocate(state, now),
+            &mut |state, now| scheduler.schedule(state, now),
         ];
         for core in cores {
             let changes = store.read(|state| core(state, now));

@@ -80,6 +80,10 @@ bugs! {
     StateGoesBack,
     /// A report about another node's task is taken.
     ForeignReport,
+    /// What was wanted and refused is not looked at again.
+    ForgetRefused,
+    /// Services are not looked at when a node changes on which they have tasks.
+    OverlookNode,
     /// A node that is silent is never noticed.
     DeafToSilence,
 

@@ -6,6 +6,7 @@
 
 mod assignment;
 pub mod bugs;
+mod claims;
 mod control;
 mod failures;
 mod generic;
@@ -24,6 +25,7 @@ mod time;
 pub use assignment::{
     AssignedTask, NodeAssignment, NodeTable, TableNetwork, TablePeer, TableService, TableTask,
 };
+pub use claims::{Holders, PortKey, PortWish, port_wishes, protocol_number};
 pub use control::{ControlError, ErrorKind, LogLine, LogOptions, Rotations};
 pub use failures::{FAILURE_WINDOW, Failures, MOST_FAILURES};
 pub use generic::GenericResource;

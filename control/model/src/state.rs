@@ -1,6 +1,7 @@
 //! The cluster's state in memory: objects by id, names, and the one way to change them.
 use crate::{
     bugs::{self, Bug},
+    claims::{Claims, Holders, PortKey},
     docker,
     failures::Failures,
     index::{Index, Waiting, frees},
@@ -14,6 +15,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     sync::Arc,
 };
 
@@ -181,6 +183,8 @@ pub struct State {
     #[serde(skip)]
     index: Index,
     #[serde(skip)]
+    claims: Claims,
+    #[serde(skip)]
     room: Room,
     #[serde(skip)]
     journal: Journal,
@@ -207,7 +211,14 @@ impl From<Stored> for State {
         let Stored { version, cluster, nodes, networks, services, tasks, failures, latest } =
             stored;
         let mut index = Index::default();
-        tasks.values().for_each(|task| index.add(task));
+        let mut claims = Claims::default();
+        nodes.values().for_each(|node| claims.follow_node(None, Some(node)));
+        networks.values().for_each(|network| claims.follow_network(None, Some(network)));
+        services.values().for_each(|service| claims.follow_service(None, Some(service)));
+        for task in tasks.values() {
+            index.add(task);
+            claims.follow_task(None, Some(task));
+        }
         let room = Room(version);
         State {
             version,
@@ -219,6 +230,7 @@ impl From<Stored> for State {
             failures,
             latest,
             index,
+            claims,
             room,
             journal: Journal::default(),
         }
@@ -276,8 +288,9 @@ impl State {
         Ok(())
     }
 
-    /// Objects put or removed after `version`, an object as often as it was changed. `None` when
-    /// that is not known: too long ago, or before this state was read from a snapshot.
+    /// Objects put or removed after `version`, and services that lost a task; an object as often as it
+    /// was changed. `None` when that is not known: too long ago, or before this state was read from a
+    /// snapshot.
     pub fn touched_since(
         &self,
         version: u64,
@@ -357,12 +370,37 @@ impl State {
 
     /// A service by its name.
     pub fn service_named(&self, name: &str) -> Option<&Service> {
-        self.services.values().find(|s| s.name() == name)
+        self.services.get(self.claims.service_named(name)?)
     }
 
     /// A network by its name.
     pub fn network_named(&self, name: &str) -> Option<&Network> {
-        self.networks.values().find(|n| n.name() == name)
+        self.networks.get(self.claims.network_named(name)?)
+    }
+
+    /// The service that has a published port, or goes before all others that ask for it.
+    pub fn port_holder(&self, port: PortKey) -> Option<&Service> {
+        self.services.get(self.claims.port_holder(port)?)
+    }
+
+    /// How many published ports are held or asked for.
+    pub fn ports_held(&self) -> usize {
+        self.claims.ports()
+    }
+
+    /// Addresses of a network that services and tasks hold.
+    pub fn addresses_held(&self, network: &str) -> Option<&BTreeMap<Ipv4Addr, Holders>> {
+        self.claims.addresses(network)
+    }
+
+    /// Addresses that nodes hold on the routing mesh's network, and how many each.
+    pub fn node_addresses(&self) -> &BTreeMap<Ipv4Addr, u32> {
+        self.claims.of_nodes()
+    }
+
+    /// Ids of tasks that are wanted and wait for their addresses.
+    pub fn new_tasks(&self) -> &BTreeSet<String> {
+        self.claims.new_tasks()
     }
 
     /// The routing mesh's network.
@@ -400,9 +438,18 @@ impl State {
         match object {
             Object::Task(o) => return self.put_task(o, index, now),
             Object::Cluster(o) => self.cluster = Some(o),
-            Object::Node(o) => drop(self.nodes.insert(o.id.clone(), o)),
-            Object::Network(o) => drop(self.networks.insert(o.id.clone(), o)),
-            Object::Service(o) => drop(self.services.insert(o.id.clone(), o)),
+            Object::Node(o) => {
+                self.claims.follow_node(self.nodes.get(&o.id), Some(&o));
+                self.nodes.insert(o.id.clone(), o);
+            }
+            Object::Network(o) => {
+                self.claims.follow_network(self.networks.get(&o.id), Some(&o));
+                self.networks.insert(o.id.clone(), o);
+            }
+            Object::Service(o) => {
+                self.claims.follow_service(self.services.get(&o.id), Some(&o));
+                self.services.insert(o.id.clone(), o);
+            }
         }
         self.room = Room(index);
     }
@@ -411,10 +458,12 @@ impl State {
         self.index.share(&mut task);
         let Some(present) = self.tasks.get_mut(&task.id) else {
             self.index.add(&task);
+            self.claims.follow_task(None, Some(&task));
             self.tasks.insert(task.id.clone(), task);
             return;
         };
         self.index.follow(present, &task);
+        self.claims.follow_task(Some(present), Some(&task));
         if frees(present, Some(&task)) {
             self.room = Room(index);
         }
@@ -434,17 +483,25 @@ impl State {
             ObjectKind::Task => {
                 let Some(task) = self.tasks.remove(id) else { return };
                 self.index.remove(&task);
+                self.claims.follow_task(Some(&task), None);
+                // Whose it was cannot be looked up any more.
+                self.journal.touch(index, ObjectKind::Service, &task.service_id);
                 if !frees(&task, None) {
                     return;
                 }
             }
             ObjectKind::Cluster => self.cluster = None,
             ObjectKind::Node => {
+                self.claims.follow_node(self.nodes.get(id), None);
                 self.nodes.remove(id);
                 self.failures.forget_node(id);
             }
-            ObjectKind::Network => drop(self.networks.remove(id)),
+            ObjectKind::Network => {
+                self.claims.follow_network(self.networks.get(id), None);
+                self.networks.remove(id);
+            }
             ObjectKind::Service => {
+                self.claims.follow_service(self.services.get(id), None);
                 self.services.remove(id);
                 self.failures.forget_service(id);
             }

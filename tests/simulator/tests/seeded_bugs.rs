@@ -40,6 +40,8 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::KeepBackend, &["backends"], 60),
     Proof(Bug::StateGoesBack, &["transitions"], 60),
     Proof(Bug::ForeignReport, &["transitions"], 60),
+    Proof(Bug::ForgetRefused, &["overlooked"], 60),
+    Proof(Bug::OverlookNode, &["overlooked"], 60),
     Proof(Bug::DeafToSilence, &["liveness", "convergence"], 60),
     Proof(Bug::TakeOldTable, &["backends"], 60),
     Proof(Bug::DropReport, &["convergence"], 250),

@@ -197,7 +197,7 @@ fn a_port_in_use_names_the_service_that_has_it() {
     let api = world.state.services["svc-api"].endpoint.clone().unwrap();
     assert!(api.err.contains("by service 'web'"), "{}", api.err);
     assert_eq!(world.tasks("api")[0].status.err, api.err);
-    world.apply(vec![Change::Delete(shoal_model::ObjectKind::Service, "svc-web".to_owned())]);
+    world.apply(vec![Change::Delete(ObjectKind::Service, "svc-web".to_owned())]);
     world.run();
     assert_eq!(world.running("api").len(), 1);
     assert_eq!(world.tasks("api")[0].status.err, "");
@@ -281,8 +281,8 @@ fn a_removed_network_s_subnet_is_not_given_again_while_its_tasks_stop() {
     world.service("web", 1, &["app"], |_| {});
     world.run();
     world.apply(vec![
-        Change::Delete(shoal_model::ObjectKind::Service, "svc-web".to_owned()),
-        Change::Delete(shoal_model::ObjectKind::Network, "net-app".to_owned()),
+        Change::Delete(ObjectKind::Service, "svc-web".to_owned()),
+        Change::Delete(ObjectKind::Network, "net-app".to_owned()),
     ]);
     world.settle();
     let next = |world: &World| allocate_subnet(&world.state, &request(None, false)).unwrap().0;

@@ -5,6 +5,7 @@
 //! outdated ([`updater`]) and the reaper forget what is old ([`reaper`]). One core a node: what is
 //! lost with it ([`loss`]) and what it may not keep ([`enforcer`]). All write into one [`Plan`], which
 //! changes each object at most once a call; what follows from a change comes in the next call.
+mod agenda;
 mod enforcer;
 mod global;
 mod jobs;
@@ -22,74 +23,89 @@ mod updater;
 pub use rebalance::{REBALANCE_LABEL, take_rebalance_once};
 pub use revision::{Revision, revise, roll_back};
 
+use agenda::{Agenda, Subject};
 use plan::Plan;
-use shoal_model::{Change, Mode, State, Timestamp};
+use shoal_model::{
+    Change, Mode, State, Timestamp,
+    bugs::{self, Bug},
+};
 
 /// Changes of one call; the rest follow in the next.
 const MOST_CHANGES: usize = 2_000;
 
-/// What all nodes and services want.
+/// What all nodes and services want, looking at all there is.
 pub fn orchestrate(
     state: &State,
     now: Timestamp,
     new_id: &mut dyn FnMut() -> String,
 ) -> Vec<Change> {
-    let mut plan = Plan::new(state, now, new_id);
-    all(&mut plan);
-    plan.into_changes()
-}
-
-/// What one service wants, be it there or gone. For a caller that knows which ones changed.
-pub fn orchestrate_service(
-    state: &State,
-    service: &str,
-    now: Timestamp,
-    new_id: &mut dyn FnMut() -> String,
-) -> Vec<Change> {
-    let mut plan = Plan::new(state, now, new_id);
-    one(&mut plan, service);
-    plan.into_changes()
-}
-
-/// What becomes of the tasks of one node, be it there or gone, apart from what their services want.
-pub fn orchestrate_node(
-    state: &State,
-    node: &str,
-    now: Timestamp,
-    new_id: &mut dyn FnMut() -> String,
-) -> Vec<Change> {
-    let mut plan = Plan::new(state, now, new_id);
-    of_node(&mut plan, node);
-    plan.into_changes()
+    Orchestrator::default().orchestrate(state, now, new_id)
 }
 
 /// The next time after `now` at which [`orchestrate`] may want something without any change.
 pub fn next_due(state: &State, now: Timestamp) -> Option<Timestamp> {
-    let mut no_id = String::new;
-    let mut plan = Plan::new(state, now, &mut no_id);
-    all(&mut plan);
-    plan.next_due()
+    let mut orchestrator = Orchestrator::default();
+    orchestrator.orchestrate(state, now, &mut String::new);
+    orchestrator.agenda.next_due()
 }
 
-fn all(plan: &mut Plan<'_>) {
-    let state = plan.state;
-    for node in state.nodes_with_tasks() {
-        of_node(plan, node);
-    }
-    for service in state.services.keys().map(String::as_str).chain(gone(state)) {
-        if plan.is_full() {
-            return;
-        }
-        if plan.is_settled(service) {
-            one(plan, service);
-        }
-    }
-    rebalance::rebalance(plan);
+/// The orchestrator with a memory: it looks at services and nodes that something changed for since the
+/// last call, or for whom a time has come. A call costs what changed, not what there is.
+#[derive(Debug, Default)]
+pub struct Orchestrator {
+    agenda: Agenda,
 }
 
-/// Services that are gone and have tasks yet.
-fn gone(state: &State) -> impl Iterator<Item = &str> {
-    state.services_with_tasks().filter(|id| !state.services.contains_key(*id))
+impl Orchestrator {
+    /// As [`orchestrate`]. Whoever wants something is looked at again in the next call, as it may be
+    /// refused.
+    pub fn orchestrate(
+        &mut self,
+        state: &State,
+        now: Timestamp,
+        new_id: &mut dyn FnMut() -> String,
+    ) -> Vec<Change> {
+        self.agenda.follow(state);
+        self.agenda.wake(now);
+        let mut plan = Plan::new(state, now, new_id);
+        for node in self.agenda.take_nodes() {
+            self.look(&mut plan, Subject::Node(node), |plan, subject| of_node(plan, subject.id()));
+        }
+        for service in self.agenda.take_services() {
+            if plan.is_full() || !plan.is_settled(&service) {
+                self.agenda.put(Subject::Service(service));
+            } else {
+                let subject = Subject::Service(service);
+                self.look(&mut plan, subject, |plan, subject| one(plan, subject.id()));
+            }
+        }
+        if self.agenda.take_moves() {
+            let wanted = self.agenda.rebalanced();
+            self.look(&mut plan, Subject::Moves, |plan, _| rebalance::rebalance(plan, &wanted));
+        }
+        plan.into_changes()
+    }
+
+    /// When [`Orchestrator::orchestrate`] is to be called again if nothing changes before: at once when
+    /// something is left.
+    pub fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.agenda.is_empty() { self.agenda.next_due() } else { Some(now) }
+    }
+
+    fn look<'a>(
+        &mut self,
+        plan: &mut Plan<'a>,
+        subject: Subject,
+        look: impl FnOnce(&mut Plan<'a>, &Subject),
+    ) {
+        let before = plan.changes();
+        plan.forget_due();
+        look(plan, &subject);
+        self.agenda.set_due(&subject, plan.next_due());
+        if plan.changes() > before && !bugs::active(Bug::ForgetRefused) {
+            self.agenda.put(subject);
+        }
+    }
 }
 
 fn of_node(plan: &mut Plan<'_>, node: &str) {

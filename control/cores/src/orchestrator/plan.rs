@@ -46,6 +46,7 @@ pub(super) struct Plan<'a> {
     touched: BTreeSet<String>,
     /// Services of tasks whose nodes' cores changed them: they are looked at in the next call.
     unsettled: BTreeSet<String>,
+    /// When what is looked at may want something though nothing changed.
     due: Option<Timestamp>,
     /// The service that made tasks last, and the specification they share.
     template: Option<(String, Arc<docker::TaskSpec>)>,
@@ -80,6 +81,15 @@ impl<'a> Plan<'a> {
         self.due
     }
 
+    /// The next subject has times of its own.
+    pub(super) fn forget_due(&mut self) {
+        self.due = None;
+    }
+
+    pub(super) fn changes(&self) -> usize {
+        self.changes.len()
+    }
+
     /// Whether the rest had better wait for the next call.
     pub(super) fn is_full(&self) -> bool {
         self.changes.len() >= MOST_CHANGES
@@ -90,7 +100,7 @@ impl<'a> Plan<'a> {
         MOST_CHANGES.saturating_sub(self.changes.len())
     }
 
-    /// Whether `at` has come; if not, the plan is due again then.
+    /// Whether `at` has come; if not, what is looked at is due again then.
     pub(super) fn has_come(&mut self, at: Timestamp) -> bool {
         if self.now >= at {
             return true;

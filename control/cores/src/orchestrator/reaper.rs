@@ -37,7 +37,7 @@ pub(super) fn reap<'a>(plan: &mut Plan<'a>, service: &Service, slots: &Slots<'a>
             t.status.state.is_terminal() && (!slots::is_live(t) || t.job_iteration.is_some())
         });
         let counted = |t: &Task| in_progress && updater::is_of_update(service, t);
-        let needless = ended.filter(|t| !counted(t) && !rebalance::backs_off(t, plan.now));
+        let needless = ended.filter(|t| !counted(t) && !rebalance::backs_off(plan, t));
         let surplus: Vec<&Task> = needless.take(surplus).collect();
         surplus.into_iter().for_each(|task| plan.delete(task));
     }

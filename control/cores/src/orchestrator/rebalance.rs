@@ -10,9 +10,9 @@ use super::{
     slots::{self, Slots, live},
 };
 use crate::filters;
-use shoal_model::{MadeBy, Mode, Node, Service, Task, TaskState, Timestamp, UpdateStatus, docker};
+use shoal_model::{MadeBy, Mode, Node, Service, State, Task, TaskState, UpdateStatus, docker};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
@@ -43,8 +43,8 @@ pub fn take_rebalance_once(spec: &mut docker::ServiceSpec) -> bool {
 }
 
 /// Whether the task is a move that failed a short while ago.
-pub(super) fn backs_off(task: &Task, now: Timestamp) -> bool {
-    is_failed_move(task) && now < task.meta.created.after(BACK_OFF)
+pub(super) fn backs_off(plan: &mut Plan<'_>, task: &Task) -> bool {
+    is_failed_move(task) && !plan.has_come(task.meta.created.after(BACK_OFF))
 }
 
 fn is_failed_move(task: &Task) -> bool {
@@ -52,12 +52,16 @@ fn is_failed_move(task: &Task) -> bool {
     unfinished && (task.status.state.is_terminal() || !slots::is_live(task))
 }
 
-/// Moves one task of each service that wants it, as far as the cluster's bound allows.
-pub(super) fn rebalance(plan: &mut Plan<'_>) {
-    let state = plan.state;
+/// Whether the service, or the cluster for all of them, asks for it.
+pub(super) fn is_wanted(state: &State, service: &Service) -> bool {
     let everywhere = state.cluster.as_ref().is_some_and(|c| is_on(c.spec.labels.as_ref()));
-    let wants = |s: &&Service| everywhere || s.rebalance || is_on(s.spec.labels.as_ref());
-    let services: Vec<&Service> = state.services.values().filter(wants).collect();
+    everywhere || service.rebalance || is_on(service.spec.labels.as_ref())
+}
+
+/// Moves one task of each of the services, as far as the cluster's bound allows.
+pub(super) fn rebalance(plan: &mut Plan<'_>, wanted: &BTreeSet<String>) {
+    let state = plan.state;
+    let services: Vec<&Service> = wanted.iter().filter_map(|id| state.services.get(id)).collect();
     let moves = |s: &&Service| state.tasks_of_service(&s.id).filter(|t| is_under_way(t)).count();
     let mut room = MOST_MOVES.saturating_sub(services.iter().map(moves).sum());
     for service in services {

@@ -11,6 +11,7 @@ mod capacity;
 mod convergence;
 mod history;
 mod liveness;
+mod overlooked;
 mod ports;
 mod replacement;
 mod restarts;
@@ -127,6 +128,7 @@ impl Checks {
     pub(crate) fn new(config: &Config, talks: bool) -> Checks {
         let of_state: Vec<Box<dyn Invariant>> = vec![
             Box::new(versions::Versions),
+            Box::new(overlooked::Overlooked),
             Box::new(transitions::Transitions),
             Box::new(addresses::Addresses::default()),
             Box::new(ports::Ports),

@@ -5,7 +5,7 @@ use crate::{
     log::Author,
     time::{MS, Ns, SEC},
 };
-use shoal_cores::{allocate, next_due, orchestrate, schedule};
+use shoal_cores::{Allocator, Orchestrator, Scheduler};
 use shoal_model::Change;
 
 const DEBOUNCE: Ns = 20 * MS;
@@ -16,9 +16,12 @@ const ROUNDS: u32 = 50;
 /// this, so that days without an event cost little.
 const LONGEST_REST: Ns = 600 * SEC;
 
-/// Where it is.
+/// Where it is, and what the cores remember of the term.
 #[derive(Default)]
 pub(super) struct Reconciler {
+    orchestrator: Orchestrator,
+    allocator: Allocator,
+    scheduler: Scheduler,
     stage: Stage,
     /// Version it has looked at.
     seen: u64,
@@ -75,10 +78,12 @@ impl World {
             let mut dice = self.dice.fork();
             let mut new_id = || format!("{:016x}", dice.next());
             let state = &self.peers[m].state;
+            let Some(lead) = &mut self.leads[m] else { return };
+            let cores = &mut lead.reconciler;
             let changes = match round.core {
-                0 => orchestrate(state, now, &mut new_id),
-                1 => allocate(state, now),
-                _ => schedule(state, now),
+                0 => cores.orchestrator.orchestrate(state, now, &mut new_id),
+                1 => cores.allocator.allocate(state, now),
+                _ => cores.scheduler.schedule(state, now),
             };
             if changes.is_empty() {
                 round.core += 1;
@@ -140,8 +145,8 @@ impl World {
 
     fn sleep(&mut self, m: usize) {
         let now = self.wall(m);
-        let due = next_due(&self.peers[m].state, now);
         let Some(lead) = &mut self.leads[m] else { return };
+        let due = lead.reconciler.orchestrator.next_due(now);
         lead.reconciler.stage = Stage::Sleeping;
         let rest = lead.reconciler.rest;
         let sleep = due.map_or(rest, |due| crate::time::ns(due.since(now)).min(rest));

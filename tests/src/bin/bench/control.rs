@@ -8,10 +8,30 @@ mod writes;
 
 use crate::report::Row;
 
-pub(crate) fn run(quick: bool) -> anyhow::Result<Vec<Row>> {
+/// A part that can be measured alone.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// Services made, scaled and updated
+    Services,
+    /// Hosts lost
+    Loss,
+    /// Writes through the API
+    Writes,
+}
+
+/// All parts, or one.
+pub(crate) fn run(only: Option<Part>, quick: bool) -> anyhow::Result<Vec<Row>> {
     let runs = if quick { 1 } else { 5 };
-    let mut rows = services::rows(runs)?;
-    rows.extend(loss::rows(runs)?);
-    rows.extend(writes::rows(runs, quick)?);
+    let wanted = |part| only.is_none_or(|only| only == part);
+    let mut rows = Vec::new();
+    if wanted(Part::Services) {
+        rows.extend(services::rows(runs)?);
+    }
+    if wanted(Part::Loss) {
+        rows.extend(loss::rows(runs)?);
+    }
+    if wanted(Part::Writes) {
+        rows.extend(writes::rows(runs, quick)?);
+    }
     Ok(rows)
 }

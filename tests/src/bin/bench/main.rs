@@ -31,7 +31,10 @@ enum Bench {
     /// TCP throughput and connections per second through a VIP, against the task's own address
     Vip,
     /// The control plane on real clusters, against Docker Swarm and etcd (SHOAL_PEERS: where they are)
-    Control,
+    Control {
+        /// Only this part
+        part: Option<control::Part>,
+    },
     /// The scheduler's placement in memory
     Placement,
     /// Place tasks once and print what it took; a process of its own, for its memory
@@ -58,7 +61,7 @@ fn main() -> ExitCode {
 fn run(options: Options) -> anyhow::Result<()> {
     let rows = match options.bench {
         Bench::Vip => vip::run(options.quick)?,
-        Bench::Control => control::run(options.quick)?,
+        Bench::Control { part } => control::run(part, options.quick)?,
         Bench::Placement => placement::rows(options.quick)?,
         Bench::Place { nodes, services, tasks } => return placement::place(nodes, services, tasks),
         Bench::Accept { port } => return traffic::accept(port),
