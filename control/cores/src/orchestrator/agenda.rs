@@ -30,7 +30,7 @@ impl Subject {
 ///
 /// ```text
 /// a task         its service; its node, while it lives and may be refused there
-/// a service      itself
+/// a service      itself; nodes with tasks of it, which it may not allow any more
 /// a node         itself, services with tasks there, global services
 /// a network      nobody
 /// the cluster    all
@@ -89,6 +89,7 @@ impl Agenda {
 
     fn touch_service(&mut self, state: &State, id: &str) {
         insert(&mut self.services, id);
+        state.spread(id).for_each(|(node, _)| insert(&mut self.nodes, node));
         let service = state.services.get(id);
         let is_global = |s: &Service| matches!(s.mode(), Mode::Global | Mode::GlobalJob);
         keep(&mut self.global, id, service.is_some_and(is_global));
