@@ -10,6 +10,7 @@
 mod address;
 mod capture;
 mod cleanup;
+mod clock;
 mod cluster;
 mod delay;
 mod guardian;
@@ -25,6 +26,7 @@ mod wire;
 pub use address::{Segment, address};
 pub use capture::{Capture, Recording};
 pub use cleanup::{Leftovers, Manifest, kill_all, processes_of};
+pub use clock::Clock;
 pub use cluster::{Builder, Cluster};
 pub use delay::Delay;
 pub use guardian::Guardian;

@@ -4,6 +4,7 @@ use crate::{Host, Outcome, Response, http, kill_all, patiently, processes_of, pr
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
+    ffi::OsStr,
     fs,
     net::IpAddr,
     ops::Deref,
@@ -95,11 +96,17 @@ impl Node {
 
     /// Starts the daemon and waits until its API answers.
     pub fn start_daemon(&self) -> anyhow::Result<()> {
+        self.start_daemon_with(&[])
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_daemon_with(&self, environment: &[(&str, &OsStr)]) -> anyhow::Result<()> {
         fs::create_dir_all(self.folder.join("run"))?;
         let path = self.log_path();
         let log = fs::OpenOptions::new().create(true).append(true).open(&path)?;
         let child = self
             .daemon_command()?
+            .envs(environment.iter().copied())
             .arg("--debug")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

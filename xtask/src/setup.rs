@@ -37,6 +37,7 @@ pub(crate) fn run(purpose: For) -> anyhow::Result<toolchain::Toolchain> {
         wanted.extend([
             Package::new("wireguard-go", "another WireGuard, for the overlay to talk to"),
             Package::new("wireguard-tools", "sets up the other WireGuard"),
+            Package::new("libfaketime", "sets the clock of one daemon"),
         ]);
     }
     if purpose >= For::Bench {

@@ -17,15 +17,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-const MANAGERS: usize = 3;
+pub(super) const MANAGERS: usize = 3;
 /// The index of the worker.
-const WORKER: usize = 3;
+pub(super) const WORKER: usize = 3;
 
 /// From the loss of a leader to the next write accepted. About a second; this machine may be busy.
 const SOON: Duration = Duration::from_secs(8);
 
 /// The cluster, one test at a time.
-fn cluster() -> MutexGuard<'static, Cluster> {
+pub(super) fn cluster() -> MutexGuard<'static, Cluster> {
     static SHARED: OnceLock<Mutex<Cluster>> = OnceLock::new();
     let shared = SHARED.get_or_init(|| {
         let cluster = Cluster::builder().nodes(MANAGERS + 1).start().unwrap();
@@ -50,7 +50,7 @@ fn cluster() -> MutexGuard<'static, Cluster> {
 }
 
 /// Waits until every node is ready and the managers are what they shall be, as all of them see it.
-fn whole(cluster: &Cluster) {
+pub(super) fn whole(cluster: &Cluster) {
     wait_for("a whole cluster", patiently(), || {
         for manager in &cluster.nodes()[..MANAGERS] {
             let seen = statuses(manager)?;
@@ -65,7 +65,7 @@ fn whole(cluster: &Cluster) {
 }
 
 /// Host name, status and manager status of each node, as one manager sees them.
-fn statuses(manager: &Node) -> anyhow::Result<Vec<(String, String, String)>> {
+pub(super) fn statuses(manager: &Node) -> anyhow::Result<Vec<(String, String, String)>> {
     let format = "{{.Hostname}}|{{.Status}}|{{.ManagerStatus}}";
     let listing = manager.docker(&["node", "ls", "--format", format])?.ok()?;
     let line = |line: &str| {
@@ -76,14 +76,14 @@ fn statuses(manager: &Node) -> anyhow::Result<Vec<(String, String, String)>> {
 }
 
 /// The index of the leader, as a manager sees it.
-fn leader(cluster: &Cluster, seen_by: usize) -> anyhow::Result<usize> {
+pub(super) fn leader(cluster: &Cluster, seen_by: usize) -> anyhow::Result<usize> {
     let seen = statuses(cluster.node(seen_by))?;
     let name = seen.iter().find(|(_, _, role)| role == "Leader").context("no leader")?.0.clone();
     cluster.nodes().iter().position(|n| n.name() == name).context("a leader of another cluster")
 }
 
 /// Makes a service without tasks and gives how the API answered.
-fn write(node: &Node, name: &str) -> anyhow::Result<(u16, String)> {
+pub(super) fn write(node: &Node, name: &str) -> anyhow::Result<(u16, String)> {
     let spec = json!({
         "Name": name,
         "TaskTemplate": { "ContainerSpec": { "Image": WEB_IMAGE } },
@@ -93,20 +93,20 @@ fn write(node: &Node, name: &str) -> anyhow::Result<(u16, String)> {
     Ok((answer.status, answer.body))
 }
 
-fn services(node: &Node) -> anyhow::Result<BTreeSet<String>> {
+pub(super) fn services(node: &Node) -> anyhow::Result<BTreeSet<String>> {
     let listing = node.docker(&["service", "ls", "--format", "{{.Name}}"])?.ok()?;
     Ok(listing.lines().map(str::to_owned).collect())
 }
 
 /// Writes one after another, by whichever manager answers, and what was acknowledged when.
-struct Writes {
+pub(super) struct Writes {
     prefix: &'static str,
     acknowledged: Mutex<Vec<(String, Instant)>>,
     stop: AtomicBool,
 }
 
 impl Writes {
-    fn new(prefix: &'static str) -> Self {
+    pub(super) fn new(prefix: &'static str) -> Self {
         Self { prefix, acknowledged: Mutex::default(), stop: AtomicBool::new(false) }
     }
 
@@ -125,7 +125,7 @@ impl Writes {
     }
 
     /// Writes while `act` runs, and gives what it gives.
-    fn during<R>(
+    pub(super) fn during<R>(
         &self,
         cluster: &Cluster,
         through: &[usize],
@@ -139,12 +139,12 @@ impl Writes {
         })
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.acknowledged.lock().unwrap().len()
     }
 
     /// How long after `instant` the next write was acknowledged that began after it.
-    fn next_after(&self, instant: Instant) -> anyhow::Result<Duration> {
+    pub(super) fn next_after(&self, instant: Instant) -> anyhow::Result<Duration> {
         wait_for("a write to be accepted", patiently(), || {
             let all = self.acknowledged.lock().unwrap();
             // One may have been under way.
@@ -154,7 +154,7 @@ impl Writes {
     }
 
     /// Every write that was acknowledged is there, by every manager; then they are removed.
-    fn check(&self, cluster: &Cluster) {
+    pub(super) fn check(&self, cluster: &Cluster) {
         let names: Vec<String> =
             self.acknowledged.lock().unwrap().iter().map(|(name, _)| name.clone()).collect();
         assert!(!names.is_empty(), "nothing was written");
@@ -172,7 +172,7 @@ impl Writes {
 }
 
 /// Requests through a VIP from a container on the worker, one after another.
-struct Traffic<'a> {
+pub(super) struct Traffic<'a> {
     cluster: &'a Cluster,
     container: String,
     client: Child,
@@ -185,7 +185,7 @@ const REQUESTS: &str = "while [ ! -e /tmp/stop ]; do \
 
 impl<'a> Traffic<'a> {
     /// `constraint`: where the tasks that answer run.
-    fn start(cluster: &'a Cluster, constraint: &str) -> Self {
+    pub(super) fn start(cluster: &'a Cluster, constraint: &str) -> Self {
         let docker = |args: &[&str]| cluster.node(0).docker(args).unwrap().ok().unwrap();
         docker(&["network", "create", "-d", "overlay", "mgr-net"]);
         let fixed = ["service", "create", "-d", "--network", "mgr-net"];
@@ -207,7 +207,7 @@ impl<'a> Traffic<'a> {
     }
 
     /// Ends it; no request may have failed, and no name may have been unknown.
-    fn stop(mut self) {
+    pub(super) fn stop(mut self) {
         let args = ["exec", &self.container, "touch", "/tmp/stop"];
         self.cluster.node(WORKER).docker(&args).unwrap().ok().unwrap();
         self.client.wait().unwrap();
@@ -419,30 +419,38 @@ fn without_a_quorum_writes_fail_traffic_goes_on_and_all_is_there_when_it_returns
     let traffic = Traffic::start(&cluster, "node.id!=none");
     let leader = leader(&cluster, 0).unwrap();
     let away: Vec<usize> = (0..MANAGERS).filter(|index| *index != leader).collect();
-    write(cluster.node(0), "mgr-quorum-before").unwrap();
-    for index in &away {
-        cluster.node(*index).kill_daemon().unwrap();
-    }
     let alone = cluster.node(leader);
-    let refused = wait_for("writes to be refused", patiently(), || {
-        let (status, body) = write(alone, "mgr-quorum-lost")?;
-        ensure!(status == 503, "{status}: {body}");
-        Ok(body)
+    let writes = Writes::new("mgr-quorum");
+    let seen = writes.during(&cluster, &[leader], || {
+        wait_for("some writes", patiently(), || {
+            ensure!(writes.count() > 10);
+            Ok(())
+        })?;
+        for index in &away {
+            cluster.node(*index).kill_daemon()?;
+        }
+        let refused = wait_for("writes to be refused", patiently(), || {
+            let (status, body) = write(alone, "mgr-alone")?;
+            ensure!(status == 503, "{status}: {body}");
+            Ok(body)
+        })?;
+        let listing = alone.docker(&["service", "ls"])?.message()?;
+        // Long enough for tasks to be moved, if anybody still did.
+        thread::sleep(Duration::from_secs(2));
+        let info = alone.docker(&["info", "--format", "{{.Swarm.LocalNodeState}}"])?.ok()?;
+        for index in &away {
+            cluster.node(*index).start_daemon()?;
+        }
+        writes.next_after(Instant::now())?;
+        Ok((refused, listing, info))
     });
-    let listing = alone.docker(&["service", "ls"]).unwrap().message();
-    // Long enough for tasks to be moved, if anybody still did.
-    thread::sleep(Duration::from_secs(2));
-    let info = alone.docker(&["info", "--format", "{{.Swarm.LocalNodeState}}"]).unwrap().ok();
-    for index in &away {
-        cluster.node(*index).start_daemon().unwrap();
-    }
-    assert!(refused.unwrap().contains("The swarm does not have a leader."));
-    assert!(listing.unwrap().contains("The swarm does not have a leader."));
-    assert_eq!(info.unwrap(), "active");
+    let (refused, listing, info) = seen.unwrap();
+    assert!(refused.contains("The swarm does not have a leader."), "{refused}");
+    assert!(listing.contains("The swarm does not have a leader."), "{listing}");
+    assert_eq!(info, "active");
     whole(&cluster);
-    assert!(services(alone).unwrap().contains("mgr-quorum-before"));
-    alone.docker(&["service", "rm", "mgr-quorum-before"]).unwrap().ok().unwrap();
-    alone.docker(&["service", "rm", "mgr-quorum-lost"]).ok();
+    writes.check(&cluster);
+    alone.docker(&["service", "rm", "mgr-alone"]).ok();
     traffic.stop();
 }
 
