@@ -115,6 +115,7 @@ impl Agent {
         let session_task =
             Session { config: session_config.clone(), crew: Arc::clone(&crew), assignments, state };
         let mut tasks = JoinSet::new();
+        tasks.spawn(plane.clone().listen_for_silence());
         tasks.spawn(plane.run());
         tasks.spawn(session_task.run());
         tasks.spawn(dispatch(Arc::clone(&crew), assigned.clone(), assignment_file.clone()));

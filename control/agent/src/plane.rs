@@ -5,7 +5,9 @@
 //! traffic.
 use crate::{
     supervisor::NetSupervisor,
-    tables::{Endpoints, LocalEndpoint, NodeLinks, attachments, lb_table, net_table},
+    tables::{
+        Endpoints, LocalEndpoint, NodeLinks, attachments, lb_table, net_table, without_silent,
+    },
 };
 use anyhow::{Context, Result, bail};
 use shoal_lb::{Counters, Lb, LbError};
@@ -13,6 +15,8 @@ use shoal_links::{Links, NetNs, PlugSpec, has_ipv6, host_ifname};
 use shoal_model::{AssignedTask, NodeTable};
 use shoal_net::NetStatus;
 use std::{
+    borrow::Cow,
+    collections::BTreeSet,
     fs,
     net::IpAddr,
     path::PathBuf,
@@ -21,7 +25,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// Name of the overlay device.
@@ -64,6 +68,8 @@ struct Wanted {
     node: NodeLinks,
     advertise: IpAddr,
     uplink: Option<String>,
+    /// Public keys of nodes that do not answer.
+    silent: BTreeSet<String>,
 }
 
 impl Plane {
@@ -90,6 +96,7 @@ impl Plane {
                 node: NodeLinks { node_id, ..NodeLinks::default() },
                 advertise,
                 uplink: None,
+                silent: BTreeSet::new(),
             }),
             paths,
             round: watch::channel(1).0,
@@ -278,15 +285,51 @@ impl Plane {
         }
     }
 
+    /// Learns which nodes do not answer, for ever. They are no backends here until they do, sooner than the
+    /// manager can say that they are down.
+    pub(crate) async fn listen_for_silence(self: Arc<Self>) {
+        loop {
+            if let Ok(mut client) = self.net.another_client().await {
+                let mut known = lock(&self.wanted).silent.clone();
+                while let Ok(silent) = client.silent(&known).await {
+                    if silent != known {
+                        self.tell_silent(&known, &silent);
+                        lock(&self.wanted).silent.clone_from(&silent);
+                        self.round.send_modify(|n| *n += 1);
+                        known = silent;
+                    }
+                }
+            }
+            // The process is not there, or was started again.
+            sleep(TICK).await;
+        }
+    }
+
+    fn tell_silent(&self, before: &BTreeSet<String>, now: &BTreeSet<String>) {
+        let wanted = lock(&self.wanted);
+        let name = |key: &String| {
+            let peer = wanted.table.peers.iter().find(|peer| peer.public_key == *key);
+            peer.map_or_else(|| key.clone(), |peer| peer.hostname.clone())
+        };
+        for key in now.difference(before) {
+            tracing::warn!(node = name(key), "a node does not answer; its tasks are avoided");
+        }
+        for key in before.difference(now) {
+            tracing::info!(node = name(key), "a node answers again");
+        }
+    }
+
     async fn carry_out(&self) -> Result<u64> {
         self.find_links().await?;
         let (generation, lb, net) = {
             let wanted = lock(&self.wanted);
-            (
-                wanted.generation,
-                lb_table(&wanted.table, &wanted.node, &wanted.local),
-                net_table(wanted.generation, &wanted.table, wanted.node.overlay_mtu, &wanted.local),
-            )
+            let Wanted { generation, table, node, local, silent, .. } = &*wanted;
+            let table = match silent.is_empty() {
+                true => Cow::Borrowed(table),
+                false => Cow::Owned(without_silent(table.clone(), silent, node, local)),
+            };
+            let net = net_table(*generation, &table, node.overlay_mtu, local);
+            (*generation, lb_table(&table, node, local), net)
         };
         // Peers first: an endpoint in the maps must be one the tunnel can reach.
         self.net.apply(net).await.context("shoal net")?;

@@ -69,6 +69,11 @@ impl NetSupervisor {
         status
     }
 
+    /// A connection of its own to the process, if it runs.
+    pub(crate) async fn another_client(&self) -> Result<NetClient, NetClientError> {
+        NetClient::connect(&self.command.socket).await
+    }
+
     /// Ends the process for good.
     pub(crate) async fn stop(&self) {
         let mut client = self.client.lock().await;

@@ -11,7 +11,7 @@ use shoal_links::Attachment;
 use shoal_model::{NetAddresses, NodeTable, TableNetwork, TableService, TableTask};
 use shoal_net::{NetEndpoint, NetPeer, NetTable};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
 };
@@ -99,6 +99,25 @@ pub(crate) fn lb_table(table: &NodeTable, node: &NodeLinks, local: &Endpoints) -
         }
     }
     lb
+}
+
+/// The table without backends on nodes that do not answer, known by their public keys. A service whose
+/// backends would all go keeps them: it is better to try than to refuse.
+pub(crate) fn without_silent(
+    mut table: NodeTable,
+    silent: &BTreeSet<String>,
+    node: &NodeLinks,
+    local: &Endpoints,
+) -> NodeTable {
+    let peers = table.peers.iter().filter(|peer| silent.contains(&peer.public_key));
+    let nodes: BTreeSet<&str> = peers.map(|peer| peer.node_id.as_str()).collect();
+    for service in &mut table.services {
+        let answers = |task: &TableTask| !nodes.contains(task.node_id.as_str());
+        if service.tasks.iter().any(|task| answers(task) && serves(task, node, local)) {
+            service.tasks.iter_mut().for_each(|task| task.serving &= answers(task));
+        }
+    }
+    table
 }
 
 /// A task of this node serves only while its container is plugged in here, whatever the manager
@@ -199,6 +218,7 @@ pub(crate) fn net_table(
         public_key: peer.public_key.clone(),
         endpoint: peer.endpoint,
         allowed_ips: peer.allowed_ips.clone(),
+        overlay: Some(peer.overlay),
     });
     NetTable {
         generation,
@@ -339,6 +359,21 @@ mod tests {
         let lb = lb_table(&table, &node(), &Endpoints::new());
         assert!(lb.vips[0].backends.is_empty() && lb.ports[0].tasks.is_empty());
         assert!(lb.endpoints.iter().any(|e| e.task.as_deref() == Some("b")));
+    }
+
+    #[test]
+    fn a_silent_nodes_backends_are_left_out_unless_there_are_no_others() {
+        let both = table(vec![task("a", "n1", true, 11), task("b", "n2", true, 12)]);
+        let silent = BTreeSet::from(["k".to_owned()]);
+        let local = Endpoints::from([("a".into(), plugged())]);
+        let lb = lb_table(&without_silent(both.clone(), &silent, &node(), &local), &node(), &local);
+        assert_eq!(lb.ports[0].tasks, [11]);
+        assert!(lb.endpoints.iter().any(|e| e.task.as_deref() == Some("b")), "it is reached");
+        // Its own task ended: the silent node's is all there is.
+        let none = Endpoints::new();
+        assert_eq!(without_silent(both.clone(), &silent, &node(), &none), both);
+        let other = BTreeSet::from(["other".to_owned()]);
+        assert_eq!(without_silent(both.clone(), &other, &node(), &local), both);
     }
 
     #[test]

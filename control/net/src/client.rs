@@ -6,7 +6,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use std::{io, path::Path, time::Duration};
+use std::{collections::BTreeSet, io, path::Path, time::Duration};
 use tokio::{net::UnixStream, task::spawn_blocking, time::timeout};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
@@ -52,6 +52,18 @@ impl NetClient {
     pub async fn status(&mut self) -> Result<NetStatus, NetClientError> {
         match self.ask(Request::Status).await? {
             Reply::Status(status) => Ok(*status),
+            _ => Err(NetClientError::Protocol),
+        }
+    }
+
+    /// Public keys of the peers that are silent, as soon as they are others than `known`; the same after
+    /// some seconds in which nothing changed. The connection serves nothing else meanwhile.
+    pub async fn silent(
+        &mut self,
+        known: &BTreeSet<String>,
+    ) -> Result<BTreeSet<String>, NetClientError> {
+        match self.ask(Request::Silent(known.clone())).await? {
+            Reply::Silent(silent) => Ok(silent),
             _ => Err(NetClientError::Protocol),
         }
     }

@@ -12,14 +12,14 @@ use rustix::fs::{FlockOperation, flock};
 use shoal_dns::{Forwarder, NAME_SERVER, NameServer, Names, Served};
 use shoal_links::{Links, NetNs};
 use shoal_overlay::{
-    Engine, EngineConfig, Peer, UserspaceEngine, decode_public_key, encode_public_key,
+    Ends, Engine, EngineConfig, Peer, UserspaceEngine, decode_public_key, encode_public_key,
     load_or_create_key,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions},
     io::{self, Write},
-    net::{SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -27,13 +27,17 @@ use std::{
 };
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{Mutex, Notify},
+    sync::{Mutex, Notify, watch},
+    time::timeout,
 };
 use tokio_util::codec::Framed;
 
 /// Seconds between signs of life to a silent peer. A node that was restarted so has its sessions
 /// again before anybody waits for them.
 const KEEPALIVE: u16 = 25;
+
+/// How long a question for other silent peers waits for them. Less than the daemon's patience.
+const SILENCE_WAIT: Duration = Duration::from_secs(5);
 
 /// How often it is seen whether the engine still runs.
 const LIFE_CHECK: Duration = Duration::from_millis(500);
@@ -99,6 +103,8 @@ struct Process {
     /// Whether the host's resolvers are to be asked, whichever they are.
     follow_host: bool,
     state: Mutex<Applied>,
+    /// Sees every change of who is silent.
+    silence: watch::Receiver<()>,
     stop: Notify,
 }
 
@@ -133,11 +139,13 @@ pub async fn run(arguments: NetArguments) -> Result<(), NetError> {
     };
     let forwarder = Forwarder::new(&resolvers);
     let forwarder = forwarder.map_err(|e| NetError::Resolver(e.to_string()))?;
+    let (silences, silence) = watch::channel(());
     let engine = UserspaceEngine::start(EngineConfig {
         device: arguments.device.clone(),
         listen_port: arguments.port,
         private_key: key,
         mtu: arguments.mtu,
+        silence_changed: Some(Arc::new(move || silences.send_replace(()))),
     })?;
     let process = Arc::new(Process {
         engine,
@@ -147,6 +155,7 @@ pub async fn run(arguments: NetArguments) -> Result<(), NetError> {
         table_file: arguments.runtime.join("table.json"),
         follow_host: arguments.resolvers.is_empty(),
         state: Mutex::new(Applied { resolvers, ..Applied::default() }),
+        silence,
         stop: Notify::new(),
     });
     process.resume(arguments.mtu).await?;
@@ -203,6 +212,9 @@ async fn serve(process: Arc<Process>, stream: UnixStream) {
                 Err(reason) => (Reply::Refused(reason), false),
             },
             Ok(Request::Status) => (Reply::Status(Box::new(process.status().await)), false),
+            Ok(Request::Silent(known)) => {
+                (Reply::Silent(process.other_silent(&known).await), false)
+            }
             Ok(Request::Stop) => (Reply::Done, true),
             Err(e) => (Reply::Refused(format!("not a request: {e}")), false),
         };
@@ -249,7 +261,11 @@ impl Process {
         };
         let set_up = self.links.set_up(&self.device, table.mtu, &table.addresses).await;
         state.ifindex = set_up.map_err(|e| text(&e))?;
-        let peers: Result<Vec<Peer>, _> = table.peers.iter().map(peer).collect();
+        let own = table.addresses.iter().find_map(|address| match address {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        });
+        let peers: Result<Vec<Peer>, _> = table.peers.iter().map(|p| peer(p, own)).collect();
         self.engine.set_peers(peers?).map_err(|e| text(&e))?;
         self.names.set(table.names.clone());
         self.follow_host(&mut state);
@@ -307,6 +323,16 @@ impl Process {
         server.serve(udp, tcp).map_err(|e| e.to_string())
     }
 
+    /// The silent peers, when they are others than those known, or after [`SILENCE_WAIT`].
+    async fn other_silent(&self, known: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut changes = self.silence.clone();
+        let silent =
+            || -> BTreeSet<String> { self.engine.silent().iter().map(encode_public_key).collect() };
+        let differs = async { while silent() == *known && changes.changed().await.is_ok() {} };
+        let _ = timeout(SILENCE_WAIT, differs).await;
+        silent()
+    }
+
     async fn status(&self) -> NetStatus {
         let state = self.state.lock().await;
         let engine = self.engine.status();
@@ -322,6 +348,7 @@ impl Process {
                 handshakes: peer.handshakes,
                 rx_bytes: peer.rx_bytes,
                 tx_bytes: peer.tx_bytes,
+                silent: peer.silent,
             }
         });
         NetStatus {
@@ -338,7 +365,7 @@ impl Process {
     }
 }
 
-fn peer(peer: &crate::NetPeer) -> Result<Peer, String> {
+fn peer(peer: &crate::NetPeer, own: Option<Ipv4Addr>) -> Result<Peer, String> {
     let public_key = decode_public_key(&peer.public_key)
         .map_err(|e| format!("public key of node {}: {e}", peer.hostname))?;
     Ok(Peer {
@@ -346,6 +373,7 @@ fn peer(peer: &crate::NetPeer) -> Result<Peer, String> {
         endpoint: Some(peer.endpoint),
         allowed_ips: peer.allowed_ips.clone(),
         keepalive: Some(KEEPALIVE),
+        ends: own.zip(peer.overlay).map(|(own, theirs)| Ends { own, theirs }),
     })
 }
 

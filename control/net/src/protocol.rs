@@ -3,8 +3,8 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use shoal_dns::NameTable;
 use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 use tokio_util::codec::LengthDelimitedCodec;
@@ -40,6 +40,9 @@ pub struct NetPeer {
     pub endpoint: SocketAddr,
     /// Addresses behind it.
     pub allowed_ips: Vec<IpNetwork>,
+    /// Its own overlay address, at which it is asked whether it is there.
+    #[serde(default)]
+    pub overlay: Option<Ipv4Addr>,
 }
 
 /// A container's network namespace.
@@ -93,12 +96,17 @@ pub struct PeerReport {
     pub rx_bytes: u64,
     /// Bytes sent, as UDP payload.
     pub tx_bytes: u64,
+    /// Whether it was sent something and gave no sign of life for half a second.
+    #[serde(default)]
+    pub silent: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Request {
     Apply(Box<NetTable>),
     Status,
+    /// The silent peers (public keys), as soon as they are others than these, or after a while.
+    Silent(BTreeSet<String>),
     Stop,
 }
 
@@ -106,6 +114,7 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     Done,
     Status(Box<NetStatus>),
+    Silent(BTreeSet<String>),
     Refused(String),
 }
 

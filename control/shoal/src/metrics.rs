@@ -83,7 +83,13 @@ fn of_agent(registry: &Registry, agent: &Agent) -> anyhow::Result<()> {
         "Completed WireGuard handshakes by peer.",
         &["peer"],
     )?;
+    let silent = families.gauge(
+        "shoal_overlay_peer_silent",
+        "Whether a peer that was sent something gives no sign of life; its tasks are avoided.",
+        &["peer"],
+    )?;
     for peer in &net.peers {
+        silent.with_label_values(&[&peer.hostname]).set(i64::from(peer.silent));
         bytes.with_label_values(&[peer.hostname.as_str(), "rx"]).inc_by(peer.rx_bytes);
         bytes.with_label_values(&[peer.hostname.as_str(), "tx"]).inc_by(peer.tx_bytes);
         handshakes.with_label_values(&[&peer.hostname]).inc_by(peer.handshakes);

@@ -44,6 +44,8 @@ pub trait Engine: Send + Sync {
     fn is_running(&self) -> bool;
     /// Counters and states at this moment.
     fn status(&self) -> EngineStatus;
+    /// Public keys of the peers that are silent at this moment, in order.
+    fn silent(&self) -> Vec<[u8; 32]>;
     /// The node's Curve25519 public key.
     fn public_key(&self) -> [u8; 32];
     /// Name of the network device.
@@ -51,7 +53,7 @@ pub trait Engine: Send + Sync {
 }
 
 /// How to start a [`UserspaceEngine`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EngineConfig {
     /// Name of the TUN device to make. It must not exist.
     pub device: String,
@@ -62,6 +64,8 @@ pub struct EngineConfig {
     /// The MTU the device will be given, in bytes. Longer TCP segments, which eBPF may redirect
     /// into the device, are cut to it; 1280 to 65000.
     pub mtu: u32,
+    /// Called by the engine's thread after a peer became silent, or is so no more; it must not wait.
+    pub silence_changed: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// WireGuard in this process, over a TUN. Dropping it ends the thread and deletes the device.
@@ -96,7 +100,7 @@ impl UserspaceEngine {
     /// Makes the device and binds the port, both in the calling thread's network namespace, and
     /// starts the lane's thread. The device is down and has no address.
     pub fn start(config: EngineConfig) -> Result<UserspaceEngine, OverlayError> {
-        let EngineConfig { device, listen_port, private_key: key, mtu } = config;
+        let EngineConfig { device, listen_port, private_key: key, mtu, silence_changed } = config;
         if !valid_name(&device) {
             return Err(OverlayError::DeviceName(device));
         }
@@ -118,6 +122,7 @@ impl UserspaceEngine {
         let peers = Peers::new(key.clone(), drops.clone());
         let mtu = mtu as usize;
         let lane = Lane::new(tun, port, peers, drops.clone(), mtu, receiver, wake.clone());
+        let lane = lane.telling(silence_changed);
         let thread = std::thread::Builder::new()
             .name("overlay-0".into())
             .spawn(move || lane.run())
@@ -189,6 +194,7 @@ impl Engine for UserspaceEngine {
                     .endpoint
                     .filter(|_| before.is_none_or(|before| before.endpoint != peer.endpoint)),
                 keepalive: peer.keepalive,
+                ends: peer.ends,
             });
             known.insert(peer.public_key, now_known);
         }
@@ -212,6 +218,12 @@ impl Engine for UserspaceEngine {
         self.drops.add_to(&mut drops);
         debug_assert_eq!(drops.len(), DropReason::ALL.len(), "two reasons have the same name");
         EngineStatus { peers, drops }
+    }
+
+    fn silent(&self) -> Vec<[u8; 32]> {
+        let roster = self.roster();
+        let silent = roster.known.iter().filter(|(_, known)| known.record.is_silent());
+        silent.map(|(key, _)| *key).collect()
     }
 
     fn public_key(&self) -> [u8; 32] {

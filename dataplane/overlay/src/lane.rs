@@ -8,6 +8,7 @@ use crate::{
     batch::Batch,
     coalesce,
     drops::{DropReason, Drops},
+    liveness::WATCH,
     peers::{Peers, Update},
     segment,
     tun::Queue,
@@ -47,6 +48,9 @@ pub(crate) struct Lane {
     wake: Arc<OwnedFd>,
     mtu: usize,
     next_tick: Instant,
+    /// When peers that owe a sign of life are looked at; none while nothing was sent.
+    next_watch: Option<Instant>,
+    silence_changed: Option<Arc<dyn Fn() + Send + Sync>>,
     /// False once somebody deleted the device.
     device_alive: bool,
     out: Batch,
@@ -78,6 +82,8 @@ impl Lane {
             wake,
             mtu,
             next_tick: Instant::now(),
+            next_watch: None,
+            silence_changed: None,
             device_alive: true,
             out: Batch::new(),
             raw,
@@ -87,6 +93,11 @@ impl Lane {
             plain: vec![0; Inbox::CAPACITY],
             plain_packets: vec![],
         }
+    }
+
+    /// Whom to tell after a peer became silent, or is so no more.
+    pub(crate) fn telling(self, silence_changed: Option<Arc<dyn Fn() + Send + Sync>>) -> Lane {
+        Lane { silence_changed, ..self }
     }
 
     /// Until the engine is gone. Polls only when both directions were idle: under load that saves a
@@ -101,7 +112,11 @@ impl Lane {
             let now = Instant::now();
             self.tick(now);
             let received = self.receive(now);
+            self.watch(now);
             let sent = self.transmit();
+            if sent && self.next_watch.is_none() {
+                self.next_watch = Some(now + WATCH);
+            }
             if !received && !sent {
                 self.wait(now);
             }
@@ -114,6 +129,19 @@ impl Lane {
             let Lane { peers, out, port, drops, .. } = self;
             peers.tick(out, now, |out| port.send(out, drops));
             port.send(out, drops);
+        }
+    }
+
+    /// After what came before it was received: who answered in time is not blamed for our being late.
+    fn watch(&mut self, now: Instant) {
+        let Some(due) = self.next_watch.filter(|due| now >= *due) else { return };
+        let Lane { peers, out, port, drops, .. } = self;
+        let late = now - due > WATCH;
+        let (owed, changed) = peers.watch(out, now, late, |out| port.send(out, drops));
+        port.send(out, drops);
+        self.next_watch = owed.then(|| now + WATCH);
+        if changed && let Some(tell) = &self.silence_changed {
+            tell();
         }
     }
 
@@ -184,7 +212,8 @@ impl Lane {
 
     /// For a packet, an update, or the next tick.
     fn wait(&mut self, now: Instant) {
-        let wait = self.next_tick.saturating_duration_since(now);
+        let next = self.next_watch.map_or(self.next_tick, |watch| watch.min(self.next_tick));
+        let wait = next.saturating_duration_since(now);
         let timeout = Timespec { tv_sec: 0, tv_nsec: wait.min(TICK).subsec_nanos().into() };
         let mut fds =
             vec![PollFd::new(&*self.wake, PollFlags::IN), PollFd::new(&self.port, PollFlags::IN)];

@@ -14,6 +14,9 @@
 //! and a packet from a peer is only let in if its source is among that peer's allowed IPs. So a
 //! source address that arrives through the tunnel is proven.
 //!
+//! A peer that was sent something and gives no sign of life for half a second is silent: [`Engine::silent`].
+//! What follows from that is others' business.
+//!
 //! Addresses, MTU, routes and the state of the link are set by others. They should leave the
 //! device's own `gso_max_size` alone: the kernel would cut larger super-packets, which eBPF redirects
 //! into the device, in software. Where the packets are made is the place, see [`GSO_MAX_SIZE`].
@@ -23,10 +26,12 @@ mod batch;
 mod checksum;
 mod coalesce;
 mod drops;
+mod echo;
 mod engine;
 mod error;
 mod key;
 mod lane;
+mod liveness;
 mod peer;
 mod peers;
 mod roster;
@@ -40,6 +45,7 @@ mod udp;
 mod vnet;
 
 pub use drops::DropReason;
+pub use echo::Ends;
 pub use engine::{Engine, EngineConfig, UserspaceEngine};
 pub use error::{KeyError, OverlayError};
 pub use key::{PrivateKey, decode_public_key, encode_public_key, load_or_create_key};

@@ -1,13 +1,13 @@
 //! What the engine is told about its peers, and what it tells about them.
 
-use crate::drops::add;
+use crate::{drops::add, echo::Ends};
 use ipnetwork::IpNetwork;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,6 +25,9 @@ pub struct Peer {
     /// Send something at least every so many seconds, and keep a session up, also without
     /// traffic. Zero is the same as none.
     pub keepalive: Option<u16>,
+    /// Overlay addresses of both ends, for asking it whether it is there when it is sent something
+    /// and nothing comes. Without them it never counts as silent.
+    pub ends: Option<Ends>,
 }
 
 /// The state of one peer.
@@ -46,6 +49,8 @@ pub struct PeerStatus {
     pub rx_packets: u64,
     /// Datagrams sent to it.
     pub tx_packets: u64,
+    /// Whether it was sent something and gave no sign of life for half a second.
+    pub silent: bool,
 }
 
 /// The state of the engine.
@@ -65,6 +70,7 @@ pub(crate) struct PeerRecord {
     rx_packets: AtomicU64,
     tx_packets: AtomicU64,
     handshakes: AtomicU64,
+    silent: AtomicBool,
     /// Written rarely: when a handshake is done, and when the peer moves.
     latest: Mutex<Latest>,
 }
@@ -91,6 +97,14 @@ impl PeerRecord {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).handshake = Some(now);
     }
 
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn moved(&self, endpoint: SocketAddr) {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).endpoint = Some(endpoint);
     }
@@ -107,6 +121,7 @@ impl PeerRecord {
             tx_bytes: read(&self.tx_bytes),
             rx_packets: read(&self.rx_packets),
             tx_packets: read(&self.tx_packets),
+            silent: self.is_silent(),
         }
     }
 }

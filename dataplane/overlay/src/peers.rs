@@ -3,6 +3,7 @@
 use crate::{
     batch::Batch,
     drops::{DropReason, Drops},
+    echo::Ends,
     key::PrivateKey,
     peer::PeerRecord,
     routes::{Routes, destination},
@@ -37,6 +38,7 @@ pub(crate) struct PeerUpdate {
     /// Given only if it was changed, so that a learned one is not undone.
     pub(crate) endpoint: Option<SocketAddr>,
     pub(crate) keepalive: Option<u16>,
+    pub(crate) ends: Option<Ends>,
 }
 
 /// Makes the session of a new peer. Costs some 50 µs, so the engine does it and not the lane.
@@ -92,6 +94,7 @@ impl Peers {
                 continue;
             };
             session.set_keepalive(peer.keepalive);
+            session.set_ends(peer.ends);
             if let Some(endpoint) = peer.endpoint {
                 session.set_endpoint(endpoint);
             }
@@ -146,7 +149,7 @@ impl Peers {
         if counter.map(u64::from_le_bytes).is_none_or(|c| c >= REJECT_AFTER_MESSAGES) {
             return Err(DropReason::Malformed);
         }
-        match session.open(from, receiver, datagram, plain, out, now)? {
+        match session.open(from, receiver, datagram, plain, out, &self.drops, now)? {
             Opened::Keepalive => Ok(None),
             Opened::Packet(len, source) if self.routes.peer_of(source) == Some(index) => {
                 Ok(Some(len))
@@ -200,6 +203,27 @@ impl Peers {
                 flush(out);
             }
         }
+    }
+
+    /// Looks for peers that owe a sign of life; `late`: nobody looked for longer than agreed. Says whether
+    /// some do, and whether one became silent or is so no more.
+    pub(crate) fn watch(
+        &mut self,
+        out: &mut Batch,
+        now: Instant,
+        late: bool,
+        mut flush: impl FnMut(&mut Batch),
+    ) -> (bool, bool) {
+        let (mut owed, mut changed) = (false, false);
+        for session in self.sessions.values_mut() {
+            let look = session.watch(out, &self.drops, now, late);
+            owed |= look.owes;
+            changed |= look.changed;
+            if out.is_full() {
+                flush(out);
+            }
+        }
+        (owed, changed)
     }
 }
 

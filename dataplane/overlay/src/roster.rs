@@ -68,7 +68,7 @@ mod tests {
 
     fn peer(key: u8, nets: &[&str]) -> Peer {
         let allowed_ips = nets.iter().map(|n| n.parse().unwrap()).collect();
-        Peer { public_key: [key; 32], endpoint: None, allowed_ips, keepalive: None }
+        Peer { public_key: [key; 32], endpoint: None, allowed_ips, keepalive: None, ends: None }
     }
 
     fn refusal(peers: &[Peer]) -> String {

@@ -3,6 +3,8 @@
 use crate::{
     batch::Batch,
     drops::{DropReason, Drops},
+    echo::{self, Ends},
+    liveness::{Liveness, Look},
     peer::PeerRecord,
 };
 use boringtun::noise::{Tunn, TunnResult, errors::WireGuardError};
@@ -22,13 +24,15 @@ const MAX_WAITING: u64 = 256;
 const MAX_DATAGRAM: usize = 65_535 + OVERHEAD;
 /// First byte of a data message.
 const DATA: u8 = 4;
+/// A session of that age is used no more (WireGuard's REJECT_AFTER_TIME).
+const SESSION_LIFE: Duration = Duration::from_secs(180);
 
 /// What an authentic data message held.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
     /// An IP packet of that length at the start of the buffer, and its source.
     Packet(usize, IpAddr),
-    /// Nothing for the kernel: a keepalive.
+    /// Nothing for the kernel: a keepalive, or an echo of ours.
     Keepalive,
 }
 
@@ -45,6 +49,9 @@ pub(crate) struct Session {
     waiting: u64,
     /// We answered a handshake with this session index; it is complete once the peer uses it.
     unconfirmed: Option<u32>,
+    liveness: Liveness,
+    /// Where to ask for an echo. Without it the peer is never silent.
+    ends: Option<Ends>,
 }
 
 impl Session {
@@ -58,7 +65,13 @@ impl Session {
             sent_since_tick: false,
             waiting: 0,
             unconfirmed: None,
+            liveness: Liveness::default(),
+            ends: None,
         }
+    }
+
+    pub(crate) fn set_ends(&mut self, ends: Option<Ends>) {
+        self.ends = ends;
     }
 
     pub(crate) fn set_keepalive(&mut self, seconds: Option<u16>) {
@@ -75,6 +88,12 @@ impl Session {
 
     /// Encrypts a packet. Before the handshake is done it waits, and a handshake message leaves.
     pub(crate) fn seal(&mut self, packet: &[u8], out: &mut Batch, drops: &Drops) {
+        self.liveness.sent();
+        self.seal_unwatched(packet, out, drops);
+    }
+
+    /// The same for what is no reason to expect a sign of life.
+    fn seal_unwatched(&mut self, packet: &[u8], out: &mut Batch, drops: &Drops) {
         let Some(to) = self.endpoint else {
             return drops.count(DropReason::NoEndpoint, 1);
         };
@@ -102,6 +121,7 @@ impl Session {
         datagram: &[u8],
         plain: &mut [u8],
         out: &mut Batch,
+        drops: &Drops,
         now: Instant,
     ) -> Result<Opened, DropReason> {
         let opened = match self.tunn.decapsulate(Some(from.ip()), datagram, plain) {
@@ -121,7 +141,50 @@ impl Session {
             self.record.shook_hands(now);
             self.send_waiting(from, out);
         }
-        Ok(opened)
+        Ok(self.without_echoes(opened, plain, out, drops))
+    }
+
+    /// Answers the peer's question, and keeps its answers from the kernel.
+    fn without_echoes(
+        &mut self,
+        opened: Opened,
+        plain: &[u8],
+        out: &mut Batch,
+        drops: &Drops,
+    ) -> Opened {
+        let (Opened::Packet(echo::LEN, _), Some(ends)) = (&opened, self.ends) else {
+            return opened;
+        };
+        let packet = &plain[..echo::LEN];
+        if let Some(answer) = ends.answer(packet) {
+            self.seal_unwatched(&answer, out, drops);
+            return Opened::Keepalive;
+        }
+        if ends.is_answer(packet) { Opened::Keepalive } else { opened }
+    }
+
+    /// Whether the peer is there. To be called every [`crate::liveness::WATCH`] while it owes a sign.
+    pub(crate) fn watch(
+        &mut self,
+        out: &mut Batch,
+        drops: &Drops,
+        now: Instant,
+        late: bool,
+    ) -> Look {
+        let (Some(ends), Some(to)) = (self.ends, self.endpoint) else { return Look::default() };
+        let look = self.liveness.look(now, late);
+        if look.changed {
+            self.record.set_silent(self.liveness.is_silent());
+        }
+        match self.tunn.time_since_last_handshake() {
+            _ if !look.ask => {}
+            Some(age) if age < SESSION_LIFE => {
+                self.seal_unwatched(&ends.request(), out, drops);
+            }
+            // Nothing waits for it: a handshake is as good a question.
+            _ => self.send_keepalive(to, out, now),
+        }
+        look
     }
 
     /// Handles a handshake message or a cookie; answers leave through `out`.
@@ -215,6 +278,7 @@ impl Session {
     }
 
     fn authentic(&mut self, from: SocketAddr, bytes: usize) {
+        self.liveness.heard();
         self.record.received(bytes);
         self.set_endpoint(from);
     }

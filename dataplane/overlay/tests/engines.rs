@@ -5,8 +5,12 @@
 mod support;
 
 use shoal_overlay::{Engine, EngineConfig, OverlayError, Peer, PrivateKey, UserspaceEngine};
-use std::{net::UdpSocket, time::Duration};
-use support::{DEVICE, Net, Node, eventually, spawn_in, transfer, try_run};
+use std::{
+    net::UdpSocket,
+    thread,
+    time::{Duration, Instant},
+};
+use support::{DEVICE, Net, Node, eventually, run, spawn_in, transfer, try_run};
 
 fn pair(net: &Net) -> [Node; 2] {
     let nodes = [Node::start(net, 0), Node::start(net, 1)];
@@ -96,7 +100,7 @@ fn changes_of_the_set_do_not_disturb_a_peer_that_stays() {
     let net = Net::new(2);
     let [a, b] = pair(&net);
     assert!(a.pings(b.overlay4()));
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(|| transfer(&a, &b, b.overlay4(), 8 << 20));
         for round in 0..40u8 {
             let stranger = Peer {
@@ -104,10 +108,11 @@ fn changes_of_the_set_do_not_disturb_a_peer_that_stays() {
                 endpoint: None,
                 allowed_ips: vec![format!("10.99.{round}.0/24").parse().unwrap()],
                 keepalive: None,
+                ends: None,
             };
             let peers = vec![stranger, b.as_peer(Net::underlay4(1))];
             a.engine.set_peers(peers).unwrap();
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
     });
     assert_eq!(a.engine.status().peers.len(), 2);
@@ -157,6 +162,7 @@ fn what_cannot_be_started_says_why() {
             listen_port: port,
             private_key: PrivateKey::generate(),
             mtu,
+            silence_changed: None,
         };
         spawn_in(&a.namespace, || UserspaceEngine::start(config)).join().unwrap().err().unwrap()
     };
@@ -181,4 +187,50 @@ fn a_bad_set_of_peers_changes_nothing() {
     assert!(message.contains("listed twice"), "{message}");
     assert!(a.pings(b.overlay4()));
     assert_eq!(a.status_of(&b).handshakes, 1);
+}
+
+#[test]
+fn a_peer_that_is_gone_is_silent_as_soon_as_it_is_sent_something_until_it_is_back() {
+    let net = Net::new(2);
+    let [a, b] = pair(&net);
+    assert!(a.pings(b.overlay4()));
+    let gone = b.engine.public_key();
+    let (key, address) = (b.key.clone(), b.overlay4());
+    drop(b);
+    thread::sleep(Duration::from_secs(1));
+    assert!(a.engine.silent().is_empty(), "nothing was sent to it");
+    let sender = spawn_in(&a.namespace, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    let sender = sender.join().unwrap();
+    sender.send_to(b"there?", (address, 9)).unwrap();
+    eventually("silent", || a.engine.silent() == [gone]);
+    assert!(a.engine.status().peers[0].silent);
+
+    // It is asked on, and so heard when it is back, though nobody sends anything.
+    let nodes = [a, Node::start_with(&net, 1, key)];
+    let known = nodes[0].as_peer(Net::underlay4(0));
+    nodes[1].engine.set_peers(vec![known]).unwrap();
+    let end = Instant::now() + Duration::from_secs(15);
+    while !nodes[0].engine.silent().is_empty() {
+        assert!(Instant::now() < end, "{:?}", nodes[0].engine.status());
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_peer_that_only_listens_is_not_silent() {
+    let net = Net::new(2);
+    let [a, b] = pair(&net);
+    // Its kernel answers no echo; its engine does.
+    run(&format!("ip netns exec {} sysctl -qw net.ipv4.icmp_echo_ignore_all=1", b.namespace));
+    let listener = spawn_in(&b.namespace, || UdpSocket::bind("0.0.0.0:7777").unwrap());
+    let _listener = listener.join().unwrap();
+    let sender = spawn_in(&a.namespace, || UdpSocket::bind("0.0.0.0:0").unwrap());
+    let sender = sender.join().unwrap();
+    for _ in 0..30 {
+        sender.send_to(b"word", (b.overlay4(), 7777)).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        assert!(a.engine.silent().is_empty());
+    }
+    let answered = a.status_of(&b).rx_packets;
+    assert!(answered >= 3, "it was asked and answered: {answered}");
 }

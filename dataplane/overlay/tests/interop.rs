@@ -65,6 +65,7 @@ fn wireguard_go_and_the_engine_understand_each_other() {
         endpoint: Some(SocketAddr::new(Net::underlay4(1), 51821)),
         allowed_ips: vec!["10.77.0.2/32".parse().unwrap(), "fd00:77::2/128".parse().unwrap()],
         keepalive: None,
+        ends: None,
     };
     a.engine.set_peers(vec![peer]).unwrap();
     assert!(a.pings("10.77.0.2".parse().unwrap()), "{:?}", a.engine.status());

@@ -5,7 +5,7 @@ use super::managers::{
     MANAGERS, Traffic, WORKER, Writes, cluster, leader, services, statuses, whole, write,
 };
 use anyhow::{Context as _, ensure};
-use shoal_tests::{Clock, Cluster, Node, WEB_IMAGE, patiently, wait_for};
+use shoal_tests::{Clock, Cluster, Node, WEB_IMAGE, metric_sum, patiently, wait_for};
 use std::{
     collections::BTreeSet,
     thread,
@@ -145,17 +145,16 @@ fn a_leader_whose_disk_is_full_costs_a_moment_and_returns_when_there_is_room() {
     let disk = SmallDisk::under(node);
     node.start_daemon().unwrap();
     whole(&cluster);
-    // Back to the lead, so that it is the leader's disk.
-    wait_for("it to lead", patiently(), || {
-        let leads = leader(&cluster, full)?;
-        if leads != full {
-            cluster.node(leads).restart_daemon()?;
-            whole(&cluster);
-        }
-        ensure!(leads == full);
-        Ok(())
-    })
-    .unwrap();
+    // Back to the lead, so that it is the leader's disk: the only other one gives it away.
+    let leads = leader(&cluster, full).unwrap();
+    if leads != full {
+        let third = cluster.node(MANAGERS - full - leads);
+        third.stop_daemon().unwrap();
+        cluster.node(leads).restart_daemon().unwrap();
+        third.start_daemon().unwrap();
+        whole(&cluster);
+    }
+    assert_eq!(leader(&cluster, full).unwrap(), full);
     let traffic = Traffic::start(&cluster, "node.id!=none");
     let before = tasks(&cluster);
     let writes = Writes::new("mgr-full");
@@ -190,4 +189,49 @@ fn a_leader_whose_disk_is_full_costs_a_moment_and_returns_when_there_is_room() {
     writes.check(&cluster);
     assert_eq!(tasks(&cluster), before, "a task was replaced because a disk was full");
     traffic.stop();
+}
+
+/// Eight answers in a row, each over a connection of its own.
+const STEADY: &str = "n=0; while [ $n -lt 8 ]; do \
+     if timeout 1 wget -q -O /dev/null http://mgr-power/; then n=$((n+1)); else n=0; fi; done";
+
+#[test]
+fn tasks_of_a_node_without_power_are_avoided_until_it_answers_again() {
+    let cluster = cluster();
+    let docker = |args: &[&str]| cluster.node(0).docker(args).unwrap().ok().unwrap();
+    docker(&["network", "create", "-d", "overlay", "mgr-power-net"]);
+    let create = |name: &str, rest: &[&str]| {
+        let fixed = ["service", "create", "-d", "--network", "mgr-power-net", "--name", name];
+        docker(&[&fixed[..], rest, &[WEB_IMAGE]].concat());
+    };
+    create("mgr-power", &["--replicas", "4", "--replicas-max-per-node", "1"]);
+    create("mgr-ask", &["--constraint", "node.hostname==node1"]);
+    cluster.wait_for_tasks("mgr-power", 4, patiently()).unwrap();
+    let ask = cluster.wait_for_tasks("mgr-ask", 1, patiently()).unwrap().remove(0);
+    cluster.exec(&ask, STEADY).unwrap().ok().unwrap();
+    let silent = |is: f64| {
+        wait_for("the node's silence, or its end, to be seen", patiently(), || {
+            let peer = [("peer", "node4")];
+            let seen = metric_sum(&cluster.node(0).metrics()?, "shoal_overlay_peer_silent", &peer)?;
+            ensure!(seen == is, "{seen}");
+            Ok(())
+        })
+    };
+    silent(0.0).unwrap();
+    cluster.node(WORKER).power_off().unwrap();
+    let begun = Instant::now();
+    let steady = cluster.exec(&ask, STEADY).unwrap().ok();
+    eprintln!("steady again {:?} after a node lost its power", begun.elapsed());
+    let seen = silent(1.0);
+    cluster.node(WORKER).start_daemon().unwrap();
+    steady.unwrap();
+    seen.unwrap();
+    whole(&cluster);
+    silent(0.0).unwrap();
+    cluster.wait_for_tasks("mgr-power", 4, patiently()).unwrap();
+    docker(&["service", "rm", "mgr-power", "mgr-ask"]);
+    wait_for("the network to be free", patiently(), || {
+        cluster.node(0).docker(&["network", "rm", "mgr-power-net"])?.ok()
+    })
+    .unwrap();
 }

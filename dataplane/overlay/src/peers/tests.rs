@@ -40,6 +40,7 @@ impl Node {
             fresh: fresh.then(session),
             endpoint: endpoint.then_some(other.address),
             keepalive: None,
+            ends: None,
         };
         self.peers.apply(Update { peers: vec![update], routes });
     }
@@ -249,6 +250,7 @@ fn keepalives_are_sent_in_time_and_bring_up_a_session_by_themselves() {
         fresh: None,
         endpoint,
         keepalive: Some(5),
+        ends: None,
     });
     a.peers.apply(update);
     let start = Instant::now();

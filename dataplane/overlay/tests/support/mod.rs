@@ -5,7 +5,7 @@
 use ipnetwork::IpNetwork;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use shoal_overlay::{
-    Engine, EngineConfig, OverlayError, Peer, PeerStatus, PrivateKey, UserspaceEngine,
+    Ends, Engine, EngineConfig, OverlayError, Peer, PeerStatus, PrivateKey, UserspaceEngine,
 };
 use std::{
     fs::File,
@@ -128,6 +128,7 @@ impl Node {
             listen_port: PORT,
             private_key: key.clone(),
             mtu: MTU,
+            silence_changed: None,
         };
         // Another test may just be starting a program: until its exec, the fork holds copies of
         // this process's descriptors, so that a device dropped a moment ago is still there.
@@ -171,6 +172,15 @@ impl Node {
             endpoint: Some(SocketAddr::new(underlay, PORT)),
             allowed_ips: vec![IpNetwork::from(self.overlay4()), IpNetwork::from(self.overlay6())],
             keepalive: None,
+            ends: None,
+        }
+    }
+
+    /// The addresses at which a node and another ask whether they are there.
+    fn ends(&self, other: &Node) -> Option<Ends> {
+        match (self.overlay4(), other.overlay4()) {
+            (IpAddr::V4(own), IpAddr::V4(theirs)) => Some(Ends { own, theirs }),
+            _ => None,
         }
     }
 
@@ -178,7 +188,9 @@ impl Node {
     pub(crate) fn introduce(nodes: &[Node]) {
         for node in nodes {
             let others = nodes.iter().filter(|n| n.number != node.number);
-            let peers = others.map(|n| n.as_peer(Net::underlay4(n.number))).collect();
+            let peers = others
+                .map(|n| Peer { ends: node.ends(n), ..n.as_peer(Net::underlay4(n.number)) })
+                .collect();
             node.engine.set_peers(peers).unwrap();
         }
     }
