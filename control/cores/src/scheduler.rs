@@ -94,7 +94,7 @@ impl Scheduler {
 
     fn preassigned<'a>(&mut self, state: &'a State) -> Vec<&'a Task> {
         let waiting = state.preassigned();
-        let tasks: Vec<&Task> = waiting.iter().filter_map(|w| state.tasks.get(&*w.id)).collect();
+        let tasks: Vec<&Task> = waiting.iter().filter_map(|w| state.tasks.of_key(&w.id)).collect();
         let room = state.room();
         let known: BTreeSet<&str> = tasks.iter().map(|t| t.id.as_str()).collect();
         self.refused.retain(|id, at| *at == room && known.contains(id.as_str()));

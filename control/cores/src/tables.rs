@@ -152,7 +152,7 @@ impl Tables {
             None => {
                 *self = Tables::at(state);
                 touched.all = true;
-                touched.tasks = state.tasks.keys().cloned().collect();
+                touched.tasks = state.tasks.keys().map(str::to_owned).collect();
                 touched.nodes = state.nodes.keys().cloned().collect();
                 services = state.services.keys().cloned().collect();
                 networks = state.networks.keys().cloned().collect();

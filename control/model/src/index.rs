@@ -1,12 +1,14 @@
 //! What is derived from the tasks, kept as they change: nobody has to read all of them.
-use crate::{docker::TaskSpec, load::Load, task::Task, templates::Templates, time::Timestamp};
+use crate::{
+    docker::TaskSpec, load::Load, task::Task, tasks::TaskKey, templates::Templates, time::Timestamp,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-/// Ids of tasks. One allocation serves all indexes.
-type Ids = BTreeSet<Arc<str>>;
+/// Ids of tasks.
+type Ids = BTreeSet<TaskKey>;
 
 /// A task that waits for the scheduler, in the order of service: oldest, lowest slot, id.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -16,7 +18,13 @@ pub struct Waiting {
     /// Its slot.
     pub slot: u64,
     /// Its id.
-    pub id: Arc<str>,
+    pub id: TaskKey,
+}
+
+impl Waiting {
+    fn of(task: &Task) -> Waiting {
+        Waiting { created: task.meta.created, slot: task.slot, id: task.id.as_str().into() }
+    }
 }
 
 /// A pure function of the tasks; equal tasks have an equal index.
@@ -36,12 +44,12 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn of_service<'a>(&'a self, service: &str) -> impl Iterator<Item = &'a str> + 'a {
-        self.by_service.get(service).into_iter().flatten().map(|id| &**id)
+    pub(crate) fn of_service(&self, service: &str) -> impl Iterator<Item = &TaskKey> + use<'_> {
+        self.by_service.get(service).into_iter().flatten()
     }
 
-    pub(crate) fn of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a str> + 'a {
-        self.by_node.get(node).into_iter().flatten().map(|id| &**id)
+    pub(crate) fn of_node(&self, node: &str) -> impl Iterator<Item = &TaskKey> + use<'_> {
+        self.by_node.get(node).into_iter().flatten()
     }
 
     pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
@@ -85,15 +93,12 @@ impl Index {
     }
 
     pub(crate) fn add(&mut self, task: &Task) {
-        let id: Arc<str> = Arc::from(task.id.as_str());
         self.templates.hold(task);
-        insert(&mut self.by_service, &task.service_id, id.clone());
+        insert(&mut self.by_service, &task.service_id, &task.id);
         if let Some(node) = &task.node_id {
-            insert(&mut self.by_node, node, id.clone());
+            insert(&mut self.by_node, node, &task.id);
         }
-        if task.waits() {
-            self.wait(task, id);
-        }
+        self.wait(task);
         self.sit(task);
     }
 
@@ -115,25 +120,16 @@ impl Index {
             return;
         }
         let place = |t: &Task| t.waits().then_some((t.node_id.is_some(), t.meta.created, t.slot));
-        let moved = place(old) != place(new);
-        if moved || old.node_id != new.node_id {
-            // Whoever has the id: most often the task waited until now.
-            let waited = if moved { self.wait_no_more(old) } else { None };
-            let id = waited.or_else(|| {
-                let ids = self.by_service.get(&new.service_id);
-                ids.and_then(|ids| ids.get(new.id.as_str())).cloned()
-            });
-            let Some(id) = id else { return };
-            if moved && new.waits() {
-                self.wait(new, id.clone());
+        if place(old) != place(new) {
+            self.wait_no_more(old);
+            self.wait(new);
+        }
+        if old.node_id != new.node_id {
+            if let Some(node) = &old.node_id {
+                remove(&mut self.by_node, node, &old.id);
             }
-            if old.node_id != new.node_id {
-                if let Some(node) = &old.node_id {
-                    remove(&mut self.by_node, node, &old.id);
-                }
-                if let Some(node) = &new.node_id {
-                    insert(&mut self.by_node, node, id);
-                }
+            if let Some(node) = &new.node_id {
+                insert(&mut self.by_node, node, &new.id);
             }
         }
         if takes_other(old, new) {
@@ -142,37 +138,38 @@ impl Index {
         }
     }
 
-    fn wait(&mut self, task: &Task, id: Arc<str>) {
-        let waiting = Waiting { created: task.meta.created, slot: task.slot, id };
+    fn wait(&mut self, task: &Task) {
+        if !task.waits() {
+            return;
+        }
         if task.node_id.is_some() {
-            self.preassigned.insert(waiting);
+            self.preassigned.insert(Waiting::of(task));
             return;
         }
         let versions = match self.waiting.get_mut(&task.service_id) {
             Some(versions) => versions,
             None => self.waiting.entry(task.service_id.clone()).or_default(),
         };
-        versions.entry(task.spec_version).or_default().insert(waiting);
+        versions.entry(task.spec_version).or_default().insert(Waiting::of(task));
     }
 
-    /// Takes the task out of those that wait; returns its id if it was one of them.
-    fn wait_no_more(&mut self, task: &Task) -> Option<Arc<str>> {
+    fn wait_no_more(&mut self, task: &Task) {
         if !task.waits() {
-            return None;
+            return;
         }
         if task.node_id.is_some() {
-            return take(&mut self.preassigned, task);
+            self.preassigned.remove(&Waiting::of(task));
+            return;
         }
-        let versions = self.waiting.get_mut(&task.service_id)?;
-        let tasks = versions.get_mut(&task.spec_version)?;
-        let id = take(tasks, task);
+        let Some(versions) = self.waiting.get_mut(&task.service_id) else { return };
+        let Some(tasks) = versions.get_mut(&task.spec_version) else { return };
+        tasks.remove(&Waiting::of(task));
         if tasks.is_empty() {
             versions.remove(&task.spec_version);
             if versions.is_empty() {
                 self.waiting.remove(&task.service_id);
             }
         }
-        id
     }
 
     fn sit(&mut self, task: &Task) {
@@ -216,16 +213,6 @@ impl Index {
     }
 }
 
-fn take(waiting: &mut BTreeSet<Waiting>, task: &Task) -> Option<Arc<str>> {
-    // The empty id is before all others, and is not allocated.
-    let (created, slot) = (task.meta.created, task.slot);
-    let first = Waiting { created, slot, id: Arc::default() };
-    let mut same = waiting.range(first..).take_while(|w| (w.created, w.slot) == (created, slot));
-    let found = same.find(|w| *w.id == *task.id)?.clone();
-    waiting.remove(&found);
-    Some(found.id)
-}
-
 /// Whether the task takes other room than before.
 fn takes_other(old: &Task, new: &Task) -> bool {
     old.seat() != new.seat()
@@ -241,16 +228,16 @@ pub(crate) fn frees(old: &Task, new: Option<&Task>) -> bool {
     old.seat().is_some() && new.is_none_or(|new| takes_other(old, new))
 }
 
-fn insert(index: &mut BTreeMap<String, Ids>, key: &str, id: Arc<str>) {
+fn insert(index: &mut BTreeMap<String, Ids>, key: &str, id: &str) {
     match index.get_mut(key) {
-        Some(ids) => ids.insert(id),
-        None => index.entry(key.to_owned()).or_default().insert(id),
+        Some(ids) => ids.insert(id.into()),
+        None => index.entry(key.to_owned()).or_default().insert(id.into()),
     };
 }
 
 fn remove(index: &mut BTreeMap<String, Ids>, key: &str, id: &str) {
     if let Some(ids) = index.get_mut(key) {
-        ids.remove(id);
+        ids.remove(id.as_bytes());
         if ids.is_empty() {
             index.remove(key);
         }

@@ -19,6 +19,7 @@ mod progress;
 mod rows;
 mod state;
 mod task;
+mod tasks;
 mod templates;
 mod time;
 
@@ -42,6 +43,7 @@ pub use state::{ApplyError, Change, Object, ObjectKind, State};
 pub use task::{
     ContainerStatus, HostPort, MadeBy, PublishedPort, Task, TaskState, TaskStatus, TaskTimes,
 };
+pub use tasks::{TaskKey, Tasks};
 pub use time::Timestamp;
 
 /// The Engine API's own types, for specifications and answers.

@@ -9,6 +9,7 @@ use crate::{
     load::Load,
     objects::{Cluster, Meta, Network, Node, NodeState, Service},
     task::{Task, TaskState},
+    tasks::Tasks,
     templates::shared_tasks,
     time::Timestamp,
 };
@@ -175,7 +176,7 @@ pub struct State {
     /// Services by id.
     pub services: BTreeMap<String, Service>,
     /// Tasks by id.
-    pub tasks: BTreeMap<String, Task>,
+    pub tasks: Tasks,
     /// Where services failed of late.
     pub failures: Failures,
     /// Time of the last transaction.
@@ -199,7 +200,7 @@ struct Stored {
     networks: BTreeMap<String, Network>,
     services: BTreeMap<String, Service>,
     #[serde(deserialize_with = "shared_tasks")]
-    tasks: BTreeMap<String, Task>,
+    tasks: Tasks,
     #[serde(default)]
     failures: Failures,
     #[serde(default)]
@@ -313,7 +314,7 @@ impl State {
 
     /// Tasks of a service, in order of id.
     pub fn tasks_of_service<'a>(&'a self, service: &str) -> impl Iterator<Item = &'a Task> + 'a {
-        self.index.of_service(service).filter_map(|id| self.tasks.get(id))
+        self.index.of_service(service).filter_map(|id| self.tasks.of_key(id))
     }
 
     /// Ids of all services that have tasks, also of services that are gone.
@@ -328,7 +329,7 @@ impl State {
 
     /// Tasks of a node, in order of id.
     pub fn tasks_of_node<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Task> + 'a {
-        self.index.of_node(node).filter_map(|id| self.tasks.get(id))
+        self.index.of_node(node).filter_map(|id| self.tasks.of_key(id))
     }
 
     /// The specification that the present tasks of a service's template share, if there are any.
@@ -459,7 +460,7 @@ impl State {
         let Some(present) = self.tasks.get_mut(&task.id) else {
             self.index.add(&task);
             self.claims.follow_task(None, Some(&task));
-            self.tasks.insert(task.id.clone(), task);
+            self.tasks.insert(task);
             return;
         };
         self.index.follow(present, &task);

@@ -1,5 +1,5 @@
 //! One specification for all tasks of a template: a million tasks hold one, not a million.
-use crate::{docker::TaskSpec, task::Task};
+use crate::{docker::TaskSpec, task::Task, tasks::Tasks};
 use serde::{Deserializer, de};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -55,23 +55,21 @@ impl Templates {
 
 /// Reads tasks by id, sharing as they come: a snapshot has every specification written out, and all
 /// of them at once would not fit.
-pub(crate) fn shared_tasks<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, Task>, D::Error> {
+pub(crate) fn shared_tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tasks, D::Error> {
     struct Visitor;
     impl<'de> de::Visitor<'de> for Visitor {
-        type Value = BTreeMap<String, Task>;
+        type Value = Tasks;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("tasks by id")
         }
 
         fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let (mut tasks, mut templates) = (BTreeMap::new(), Templates::default());
-            while let Some((id, mut task)) = map.next_entry::<String, Task>()? {
+            let (mut tasks, mut templates) = (Tasks::default(), Templates::default());
+            while let Some((_, mut task)) = map.next_entry::<de::IgnoredAny, Task>()? {
                 templates.share(&mut task);
                 templates.hold(&task);
-                tasks.insert(id, task);
+                tasks.insert(task);
             }
             Ok(tasks)
         }

@@ -56,7 +56,7 @@ impl<'a> Group<'a> {
         now: Timestamp,
     ) -> Option<Group<'a>> {
         let Lot { service, version, tasks } = lot;
-        let first = state.tasks.get(&*tasks.first()?.id)?;
+        let first = state.tasks.of_key(&tasks.first()?.id)?;
         seats.know(state, service);
         let filters = Filters::of(state, first);
         let preferences = Descriptor::all(first.spec.placement.as_ref());
@@ -92,7 +92,7 @@ impl<'a> Group<'a> {
     }
 
     pub(crate) fn next_task(&mut self, state: &'a State) -> Option<&'a Task> {
-        self.turns.find_map(|waiting| state.tasks.get(&*waiting.id))
+        self.turns.find_map(|waiting| state.tasks.of_key(&waiting.id))
     }
 
     /// The task of this turn was placed.
@@ -103,7 +103,7 @@ impl<'a> Group<'a> {
     /// Tasks that were not placed.
     pub(crate) fn rest(&self, state: &'a State) -> impl Iterator<Item = &'a Task> + use<'a> {
         let tasks = self.tasks.iter().skip(self.placed);
-        tasks.filter_map(|waiting| state.tasks.get(&*waiting.id))
+        tasks.filter_map(|waiting| state.tasks.of_key(&waiting.id))
     }
 
     /// The best node for the next task. `None`: there is none, and will be none in this call.

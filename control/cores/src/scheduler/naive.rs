@@ -26,8 +26,12 @@ struct Naive<'a> {
 /// service; tasks; id.
 type Bid<'a> = (Vec<usize>, bool, usize, u64, &'a str);
 
+fn by_id(state: &State) -> BTreeMap<String, Task> {
+    state.tasks.values().map(|task| (task.id.clone(), task.clone())).collect()
+}
+
 fn naive(state: &State, now: Timestamp, most: usize) -> Vec<Change> {
-    let mut naive = Naive { state, now, most, tasks: state.tasks.clone(), changes: Vec::new() };
+    let mut naive = Naive { state, now, most, tasks: by_id(state), changes: Vec::new() };
     let mut waiting: Vec<&Task> = state.tasks.values().filter(|t| t.waits()).collect();
     waiting.sort_by_key(|t| (t.meta.created, t.slot, &t.id));
     let (preassigned, unbound): (Vec<&Task>, Vec<&Task>) =
