@@ -71,7 +71,7 @@ mod tests {
     use super::*;
     use shoal_model::{PeerRow, Row, RowKey};
 
-    fn peer(id: &str) -> Vec<u8> {
+    fn peer(id: &str) -> prost::bytes::Bytes {
         let row = Row::Peer(PeerRow {
             node_id: id.into(),
             hostname: id.into(),
@@ -79,7 +79,7 @@ mod tests {
             endpoint: "192.0.2.1:1".parse().unwrap(),
             overlay: [10, 0, 0, 2].into(),
         });
-        serde_json::to_vec(&row).unwrap()
+        serde_json::to_vec(&row).unwrap().into()
     }
 
     fn whole(generation: u64, peers: &[&str], more: bool) -> Assignment {

@@ -32,7 +32,7 @@ pub(crate) fn parts(delta: &Delta) -> serde_json::Result<VecDeque<Assignment>> {
     }
     for row in &delta.rows {
         place(&mut parts, row.len());
-        parts.back_mut().into_iter().for_each(|part| part.rows.push(row.to_vec()));
+        parts.back_mut().into_iter().for_each(|part| part.rows.push(row.clone()));
     }
     if let Some(last) = parts.back_mut() {
         last.more = false;

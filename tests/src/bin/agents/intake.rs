@@ -135,6 +135,7 @@ mod tests {
     fn part(generation: u64, base: Option<u64>, rows: Vec<Vec<u8>>, more: bool) -> Assignment {
         let gone = vec![serde_json::to_vec(&RowKey::Task("old".into())).unwrap()];
         let whole = base.is_none();
+        let rows = rows.into_iter().map(Into::into).collect();
         Assignment { generation, whole, base: base.unwrap_or_default(), gone, rows, more }
     }
 

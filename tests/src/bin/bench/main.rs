@@ -75,6 +75,9 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> anyhow::Result<()> {
+    if options.full && !matches!(options.bench, Bench::Scale { .. }) {
+        bail!("--full is of `scale` alone");
+    }
     let rows = match options.bench {
         Bench::Vip => vip::run(options.quick)?,
         Bench::Control { part } => control::run(part, options.quick)?,
