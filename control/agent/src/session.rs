@@ -42,7 +42,7 @@ const LONGEST_BEAT: Duration = Duration::from_secs(60);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Messages waiting to be sent.
 const QUEUE: usize = 64;
-/// Largest message taken, bytes: a part of an assignment is full at 256 KiB, but a single task may
+/// Largest message taken, bytes: a part of an assignment is full at 16 KiB, but a single task may
 /// be as large as the store's largest proposal.
 const MESSAGE: usize = 4 << 20;
 /// Log subscriptions served at once.
