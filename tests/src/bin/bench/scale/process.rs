@@ -42,7 +42,8 @@ fn ticks(stat: &str) -> anyhow::Result<u64> {
     let (_, rest) = stat.rsplit_once(')').context("/proc/PID/stat has no name")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3).and_then(|f| f.parse::<u64>().ok());
-    Ok(field(14).zip(field(15)).map(|(user, system)| user + system).context("no times")?)
+    let times = field(14).zip(field(15));
+    times.map(|(user, system)| user + system).context("/proc/PID/stat has no times")
 }
 
 #[cfg(test)]
