@@ -8,6 +8,7 @@
 //! It all needs root, and the programs of Debian's `util-linux` and `iproute2`.
 
 mod address;
+mod agents;
 mod capture;
 mod cleanup;
 mod clock;
@@ -24,6 +25,7 @@ mod service;
 mod wire;
 
 pub use address::{Segment, address};
+pub use agents::{Agents, Progress};
 pub use capture::{Capture, Recording};
 pub use cleanup::{Leftovers, Manifest, kill_all, processes_of};
 pub use clock::Clock;

@@ -15,8 +15,7 @@ pub(crate) fn bench(
     name: &str,
     part: Option<String>,
     json: Option<String>,
-    check: bool,
-    quick: bool,
+    flags: &[(bool, &str)],
 ) -> anyhow::Result<()> {
     // Needs neither the eBPF object nor the daemon, nor root.
     let alone = name == "placement";
@@ -31,8 +30,7 @@ pub(crate) fn bench(
     let mut args = vec![name.to_owned()];
     args.extend(part);
     args.extend(json.map(|file| format!("--json={file}")));
-    args.extend(check.then(|| "--check".to_owned()));
-    args.extend(quick.then(|| "--quick".to_owned()));
+    args.extend(flags.iter().filter(|(given, _)| *given).map(|(_, flag)| (*flag).to_owned()));
     let program = "release/shoal-bench";
     if alone {
         let program = workspace::target().join(program);

@@ -64,7 +64,8 @@ enum Task {
     /// Measure Shoal against the same machine without it
     Bench {
         /// Which benchmark; `vip` is throughput and connections through a VIP, `control` the
-        /// control plane on real clusters, `placement` the scheduler in memory
+        /// control plane on real clusters, `scale` what many simulated nodes cost real managers,
+        /// `placement` the scheduler in memory
         name: String,
         /// Only this part of `control`: `services`, `loss` or `writes`
         part: Option<String>,
@@ -77,6 +78,9 @@ enum Task {
         /// Shorter runs, to see whether it works at all
         #[arg(long)]
         quick: bool,
+        /// As large as it gets: of `scale` alone
+        #[arg(long, conflicts_with = "quick")]
+        full: bool,
     },
 }
 
@@ -103,8 +107,9 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Vm { kernel, demo, filter } => vm::run(&kernel, demo, filter.as_deref()),
         Task::Simulate { arguments } => simulate::run(&arguments),
-        Task::Bench { name, part, json, check, quick } => {
-            demo::bench(&name, part, json, check, quick)
+        Task::Bench { name, part, json, check, quick, full } => {
+            let flags = [(check, "--check"), (quick, "--quick"), (full, "--full")];
+            demo::bench(&name, part, json, &flags)
         }
     }
 }

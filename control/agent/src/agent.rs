@@ -6,6 +6,7 @@ use crate::{
     container::TASK_LABEL,
     dispatch::{dispatch, last},
     managers::{Book, kept},
+    node::Node,
     plane::{OVERLAY, Plane, PlanePaths, overlay_mtu},
     reports::Reports,
     runner::Crew,
@@ -104,7 +105,7 @@ impl Agent {
         let book = Book::new(kept(&book_file), &config.managers);
         let session_config = SessionConfig {
             book: Arc::new(Mutex::new(book)),
-            book_file,
+            book_file: Some(book_file),
             certificate: config.certificate,
             role: watch::Sender::new(None),
             description: config.description,
@@ -112,8 +113,8 @@ impl Agent {
             data_path_addr: config.advertise.to_string(),
             data_path_port: config.data_path_port,
         };
-        let session_task =
-            Session { config: session_config.clone(), crew: Arc::clone(&crew), assignments, state };
+        let body = Arc::new(Node { crew: Arc::clone(&crew), assignments });
+        let session_task = Session { config: session_config.clone(), body, state };
         let mut tasks = JoinSet::new();
         tasks.spawn(plane.clone().listen_for_silence());
         tasks.spawn(plane.run());
@@ -201,7 +202,9 @@ impl Agent {
         }
         self.crew.plane.remove().await;
         let _ = fs::remove_file(&self.assignment_file);
-        let _ = fs::remove_file(&self.config.book_file);
+        if let Some(file) = &self.config.book_file {
+            let _ = fs::remove_file(file);
+        }
         let _ = fs::remove_dir_all(self.state_dir.join("net"));
     }
 }

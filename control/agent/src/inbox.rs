@@ -6,8 +6,9 @@ use shoal_rpc::Assignment;
 /// Rows of one difference: more than the largest cluster has tasks.
 const MOST_ROWS: usize = 4_000_000;
 
+/// Parts of assignments, put together; one for each session.
 #[derive(Debug, Default)]
-pub(crate) struct Inbox {
+pub struct Inbox {
     rows: Rows,
     /// Parts so far of a difference that is not complete.
     parts: Option<Difference>,
@@ -17,7 +18,7 @@ pub(crate) struct Inbox {
 
 /// What came of a message.
 #[derive(Debug, PartialEq)]
-pub(crate) enum News {
+pub enum News {
     /// What is to be done from now on.
     Assignment(NodeAssignment),
     /// The whole must be asked for.
@@ -29,7 +30,7 @@ impl Inbox {
     ///
     /// # Errors
     /// When it is not understood: the session is of no use then.
-    pub(crate) fn take(&mut self, part: Assignment, known: u64) -> Result<Option<News>> {
+    pub fn take(&mut self, part: Assignment, known: u64) -> Result<Option<News>> {
         let base = (!part.whole).then_some(part.base);
         let generation = part.generation;
         let mut all = match self.parts.take() {
@@ -70,7 +71,7 @@ mod tests {
     use super::*;
     use shoal_model::{PeerRow, Row, RowKey};
 
-    fn peer(id: &str) -> Vec<u8> {
+    fn peer(id: &str) -> prost::bytes::Bytes {
         let row = Row::Peer(PeerRow {
             node_id: id.into(),
             hostname: id.into(),
@@ -78,7 +79,7 @@ mod tests {
             endpoint: "192.0.2.1:1".parse().unwrap(),
             overlay: [10, 0, 0, 2].into(),
         });
-        serde_json::to_vec(&row).unwrap()
+        serde_json::to_vec(&row).unwrap().into()
     }
 
     fn whole(generation: u64, peers: &[&str], more: bool) -> Assignment {

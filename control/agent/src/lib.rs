@@ -9,6 +9,7 @@ mod inbox;
 mod join;
 mod logs;
 mod managers;
+mod node;
 mod plane;
 mod reports;
 mod runner;
@@ -17,5 +18,7 @@ mod supervisor;
 mod tables;
 
 pub use agent::{Agent, AgentConfig};
+pub use inbox::{Inbox, News};
 pub use join::{Joined, join, renew};
-pub use session::SessionState;
+pub use reports::Reports;
+pub use session::{Body, Session, SessionConfig, SessionState};

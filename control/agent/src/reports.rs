@@ -11,7 +11,7 @@ const MOST_AT_ONCE: usize = 500;
 
 /// The node's own record of its tasks' statuses. Bounded by the number of assigned tasks.
 #[derive(Debug, Default)]
-pub(crate) struct Reports {
+pub struct Reports {
     inner: Mutex<Inner>,
     changed: Notify,
 }
@@ -24,7 +24,7 @@ struct Inner {
 
 impl Reports {
     /// Notes a status, to be sent. A state never goes back: such a status is refused.
-    pub(crate) fn report(&self, task: &str, status: TaskStatus) {
+    pub fn report(&self, task: &str, status: TaskStatus) {
         let mut inner = self.lock();
         if inner.statuses.get(task).is_some_and(|s| s.state > status.state) {
             return;
@@ -37,12 +37,12 @@ impl Reports {
     }
 
     /// The last status of a task.
-    pub(crate) fn get(&self, task: &str) -> Option<TaskStatus> {
+    pub fn get(&self, task: &str) -> Option<TaskStatus> {
         self.lock().statuses.get(task).cloned()
     }
 
     /// Forgets a task that is no longer assigned.
-    pub(crate) fn forget(&self, task: &str) {
+    pub fn forget(&self, task: &str) {
         let mut inner = self.lock();
         inner.statuses.remove(task);
         inner.unsent.remove(task);

@@ -2,20 +2,18 @@
 //! tokio task; it connects again with growing pauses for as long as it is not cancelled, to whichever
 //! manager leads.
 use crate::{
-    inbox::{Inbox, News},
-    logs,
     managers::{self, Attempt, Book},
-    runner::Crew,
+    reports::Reports,
 };
 use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
 use prost::Message;
 use shoal_identity::{NodeCertificate, client_config, connect_within};
-use shoal_model::{NodeAssignment, NodeDescription, Role, longest_pause};
+use shoal_model::{NodeDescription, Role, WrongBase, longest_pause};
 use shoal_rpc::{
-    AgentMessage, Applied, Bearings, Heartbeat, Hello, LeaveRequest, ManagerMessage, Resync,
-    TaskStatus, TaskStatuses, agent_message, dispatcher_client::DispatcherClient,
-    manager_message::Kind,
+    AgentMessage, Applied, Assignment, Bearings, Heartbeat, Hello, LeaveRequest, LogSubscription,
+    ManagerMessage, Resync, TaskStatus, TaskStatuses, agent_message,
+    dispatcher_client::DispatcherClient, manager_message::Kind,
 };
 use std::{
     collections::BTreeMap,
@@ -44,18 +42,52 @@ const LONGEST_BEAT: Duration = Duration::from_secs(60);
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Messages waiting to be sent.
 const QUEUE: usize = 64;
-/// Largest message taken, bytes: a part of an assignment is full at 256 KiB, but a single task may
+/// Largest message taken, bytes: a part of an assignment is full at 16 KiB, but a single task may
 /// be as large as the store's largest proposal.
 const MESSAGE: usize = 4 << 20;
 /// Log subscriptions served at once.
 const MAX_SUBSCRIPTIONS: usize = 64;
 
+/// The node a session speaks for.
+///
+/// Here it is what runs containers and carries their traffic; where managers are measured, something
+/// that does neither.
+pub trait Body: Send + Sync + 'static {
+    /// What one session has of assignments that came in parts or as differences.
+    type Inbox: Default + Send;
+
+    /// What is to be told of its tasks.
+    fn reports(&self) -> &Reports;
+
+    /// The generation in force, whenever it changes.
+    fn applied(&self) -> watch::Receiver<u64>;
+
+    /// Takes a part of an assignment. `Some`: the whole must be asked for.
+    ///
+    /// # Errors
+    /// When it is not understood: the session is of no use then.
+    fn take(&self, inbox: &mut Self::Inbox, part: Assignment) -> Result<Option<WrongBase>>;
+
+    /// These tasks may be sent their stop signal.
+    fn release(&self, tasks: Vec<String>);
+
+    /// Sends the logs that are asked for, until they end or this is dropped.
+    fn publish(
+        self: &Arc<Self>,
+        channel: Channel,
+        subscription: LogSubscription,
+    ) -> impl Future<Output = ()> + Send + 'static;
+
+    /// How many other nodes the cluster has, as far as it was told.
+    fn peers(&self) -> usize;
+}
+
 /// What a session needs to know.
 #[derive(Clone)]
-pub(crate) struct SessionConfig {
+pub struct SessionConfig {
     pub(crate) book: Arc<Mutex<Book>>,
-    /// Where the managers are kept for the next daemon.
-    pub(crate) book_file: PathBuf,
+    /// Where the managers are kept for the next daemon, if they are.
+    pub(crate) book_file: Option<PathBuf>,
     /// The newest; each connection shows the one of its time.
     pub(crate) certificate: watch::Receiver<Arc<NodeCertificate>>,
     /// The role the managers want this node to have.
@@ -76,16 +108,19 @@ pub struct SessionState {
     pub error: String,
 }
 
-pub(crate) struct Session {
-    pub(crate) config: SessionConfig,
-    pub(crate) crew: Arc<Crew>,
-    pub(crate) assignments: watch::Sender<Option<Arc<NodeAssignment>>>,
-    pub(crate) state: watch::Sender<SessionState>,
+/// A node's session with whichever manager leads.
+pub struct Session<B> {
+    /// What it says of the node.
+    pub config: SessionConfig,
+    /// The node.
+    pub body: Arc<B>,
+    /// Told how it goes.
+    pub state: watch::Sender<SessionState>,
 }
 
-impl Session {
+impl<B: Body> Session<B> {
     /// Keeps a session, for ever.
-    pub(crate) async fn run(self) {
+    pub async fn run(self) {
         loop {
             let Some(manager) = self.config.book().target() else { return };
             let ended = self.once(manager).await;
@@ -108,8 +143,7 @@ impl Session {
                 }
                 self.state.send_replace(SessionState { connected: false, error: said });
             }
-            let nodes = self.assignments.borrow().as_ref().map_or(0, |a| a.table.peers.len());
-            let pause = self.config.book().after(attempt, longest_pause(nodes));
+            let pause = self.config.book().after(attempt, longest_pause(self.body.peers()));
             sleep(managers::jittered(pause, rand::random())).await;
         }
     }
@@ -130,7 +164,7 @@ impl Session {
         let first = timeout(WELCOME, incoming.message()).await.context("no word in time")??;
         let first = first.context("the manager closed the session")?;
         self.state.send_replace(SessionState { connected: true, error: String::new() });
-        self.crew.reports.resend();
+        self.body.reports().resend();
         let (tell_period, period) = watch::channel(FIRST_BEAT);
         tokio::select! {
             result = self.receive(first, &mut incoming, &channel, &tx, &tell_period) => result,
@@ -144,7 +178,7 @@ impl Session {
         mut period: watch::Receiver<Duration>,
     ) -> Result<()> {
         let mut next_beat = Instant::now();
-        let mut applied = self.crew.plane.applied();
+        let mut applied = self.body.applied();
         applied.mark_changed();
         loop {
             let kind = tokio::select! {
@@ -162,7 +196,7 @@ impl Session {
                     let generation = *applied.borrow_and_update();
                     agent_message::Kind::Applied(Applied { generation })
                 }
-                statuses = self.crew.reports.take() => {
+                statuses = self.body.reports().take() => {
                     let statuses = statuses.into_iter().map(|(task_id, status)| {
                         Ok(TaskStatus { task_id, status: serde_json::to_vec(&status)? })
                     });
@@ -182,32 +216,24 @@ impl Session {
         tx: &mpsc::Sender<AgentMessage>,
         period: &watch::Sender<Duration>,
     ) -> Result<()> {
-        let mut inbox = Inbox::default();
+        let mut inbox = B::Inbox::default();
         let mut subscriptions = Subscriptions::default();
         let mut next = Some(first);
         while let Some(said) = next {
             match said.kind {
-                Some(Kind::Assignment(a)) => {
-                    let known = self.assignments.borrow().as_ref().map_or(0, |a| a.generation);
-                    match inbox.take(a, known)? {
-                        Some(News::Assignment(assignment)) => {
-                            self.assignments.send_replace(Some(Arc::new(assignment)));
-                        }
-                        Some(News::WrongBase(wrong)) => {
-                            tracing::info!("asking for the whole assignment: {wrong}");
-                            tx.send(message(agent_message::Kind::Resync(Resync {}))).await?;
-                        }
-                        None => {}
+                Some(Kind::Assignment(part)) => {
+                    if let Some(wrong) = self.body.take(&mut inbox, part)? {
+                        tracing::info!("asking for the whole assignment: {wrong}");
+                        tx.send(message(agent_message::Kind::Resync(Resync {}))).await?;
                     }
                 }
-                Some(Kind::Release(release)) => self.crew.release(release.tasks),
+                Some(Kind::Release(release)) => self.body.release(release.tasks),
                 Some(Kind::Subscribe(subscription)) => {
                     if subscriptions.0.len() >= MAX_SUBSCRIPTIONS {
                         tracing::warn!("too many log subscriptions; one more is not served");
                     } else {
                         let id = subscription.id.clone();
-                        let publish =
-                            logs::publish(Arc::clone(&self.crew), channel.clone(), subscription);
+                        let publish = self.body.publish(channel.clone(), subscription);
                         let (publish, handle) = futures_util::future::abortable(publish);
                         tokio::spawn(publish);
                         subscriptions.0.insert(id, handle);
@@ -237,6 +263,25 @@ impl Session {
 }
 
 impl SessionConfig {
+    /// Of a node that begins with what it was told, and keeps nothing of it on disk.
+    pub fn new(
+        certificate: watch::Receiver<Arc<NodeCertificate>>,
+        managers: &[SocketAddr],
+        description: NodeDescription,
+        public_key: String,
+    ) -> SessionConfig {
+        SessionConfig {
+            book: Arc::new(Mutex::new(Book::new(Vec::new(), managers))),
+            book_file: None,
+            certificate,
+            role: watch::Sender::new(None),
+            description,
+            public_key,
+            data_path_addr: String::new(),
+            data_path_port: 0,
+        }
+    }
+
     /// The managers this node knows.
     pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
@@ -245,9 +290,10 @@ impl SessionConfig {
     fn learn(&self, bearings: &Bearings) {
         let mut book = self.book();
         if book.learn(bearings)
-            && let Err(error) = managers::keep(&self.book_file, book.all())
+            && let Some(file) = &self.book_file
+            && let Err(error) = managers::keep(file, book.all())
         {
-            tracing::warn!(%error, "the managers cannot be kept at {}", self.book_file.display());
+            tracing::warn!(%error, "the managers cannot be kept at {}", file.display());
         }
     }
 

@@ -121,7 +121,7 @@ fn main() {
     let began = Instant::now();
     let (mut rows, mut bytes) = (0, 0);
     for session in &mut sessions {
-        let delta = tables.difference(session).unwrap_or_default();
+        let delta = tables.difference(&state, session).unwrap_or_default();
         rows += delta.rows.len();
         bytes += delta.rows.iter().map(|row| row.len()).sum::<usize>();
     }
@@ -142,7 +142,7 @@ fn main() {
         let touched = tables.update(&state);
         drains.follow(&state, &tables, &touched);
         for session in &mut sessions {
-            let Some(delta) = tables.difference(session) else { continue };
+            let Some(delta) = tables.difference(&state, session) else { continue };
             told += 1;
             rows += delta.rows.len();
             bytes += delta.rows.iter().map(|row| row.len()).sum::<usize>();

@@ -10,6 +10,8 @@ use shoal_model::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hasher as _},
+    io,
     net::{IpAddr, SocketAddr},
 };
 
@@ -94,6 +96,58 @@ pub(crate) fn assigned(state: &State, task: &Task) -> AssignedTask {
             .filter_map(|n| state.networks.get(&n.network_id))
             .cloned()
             .collect(),
+    }
+}
+
+/// What [`assigned`] says of a task except for its specification, as a number: another one whenever
+/// it says something else. So nobody has to keep what it said.
+pub(crate) fn digest(state: &State, task: &Task) -> u64 {
+    // All fields by name, so that none is forgotten that is added later.
+    let Task {
+        id: _,
+        meta: _,
+        service_id,
+        slot,
+        node_id,
+        spec: _,
+        spec_version,
+        name,
+        desired,
+        not_before: _,
+        status,
+        networks,
+        made_by,
+        job_iteration,
+        times: _,
+        assigned_generic_resources,
+        host_ports,
+    } = task;
+    let service = state.services.get(service_id);
+    let labels = service.and_then(|s| s.spec.labels.as_ref());
+    let labels: BTreeMap<&String, &String> = labels.into_iter().flatten().collect();
+    let known = status.state.max(TaskState::Starting);
+    let on = networks.iter().filter_map(|at| state.networks.get(&at.network_id));
+    let on: Vec<(&str, u64)> = on.map(|n| (n.id.as_str(), n.meta.version)).collect();
+    let of_task = (service_id, slot, node_id, spec_version, name, desired, known, networks);
+    let of_job = (made_by, job_iteration, assigned_generic_resources, host_ports);
+    let of_others = (service.map(Service::name), labels, on);
+    let mut hasher = Hashing(DefaultHasher::new());
+    serde_json::to_writer(&mut hasher, &(of_task, of_job, of_others))
+        .expect("it has text keys and plain values only");
+    hasher.0.finish()
+}
+
+/// Takes the digest of what is written.
+struct Hashing(DefaultHasher);
+
+impl io::Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -6,13 +6,18 @@
 //! the cluster's size.
 mod shelf;
 
-use crate::assignment::{alive, assigned, data_path_port, heard, network, serving};
-use shelf::Shelf;
+use crate::assignment::{alive, assigned, data_path_port, digest, heard, network, serving};
 pub use shelf::Written;
+use shelf::{Shelf, write};
 use shoal_model::{
     MemberRow, NodeState, ObjectKind, PeerRow, Row, RowKey, Service, ServiceRow, State, Task,
+    docker::TaskSpec,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 /// The rows of a cluster at a version of its state.
 ///
@@ -29,14 +34,42 @@ pub struct Tables {
     networks: BTreeMap<String, OfNetwork>,
     services: BTreeMap<String, OfService>,
     tasks: BTreeMap<String, OfTask>,
+    /// Whom the present update concerns.
+    concerned: Concerned,
+}
+
+#[derive(Debug, Default)]
+struct Concerned {
+    everybody: bool,
+    nodes: BTreeSet<String>,
+    /// Every node on it.
+    networks: BTreeSet<String>,
 }
 
 #[derive(Debug)]
 struct OfNode {
+    /// About the node itself.
     shelf: Shelf,
+    /// Its tasks. A row has the task's whole specification and only one node gets it: it is written
+    /// when it is told.
+    own: Shelf<Own>,
     /// Networks with a living task here, and how many.
     joined: BTreeMap<String, usize>,
     down: bool,
+}
+
+/// What is kept of a task's row: enough to see whether it changed.
+#[derive(Debug)]
+struct Own {
+    digest: u64,
+    spec: Arc<TaskSpec>,
+}
+
+impl PartialEq for Own {
+    fn eq(&self, other: &Own) -> bool {
+        self.digest == other.digest
+            && (Arc::ptr_eq(&self.spec, &other.spec) || self.spec == other.spec)
+    }
 }
 
 #[derive(Debug)]
@@ -76,6 +109,10 @@ pub struct Touched {
     pub nodes: BTreeSet<String>,
     /// Whether it was all there is: what is not named is not there any more.
     pub all: bool,
+    /// Whether every node may have something new to hear.
+    pub everybody: bool,
+    /// Else those that may.
+    pub concerned: BTreeSet<String>,
 }
 
 /// A node and what it was told last.
@@ -143,7 +180,10 @@ impl Tables {
                         ObjectKind::Node => &mut touched.nodes,
                         ObjectKind::Service => &mut services,
                         ObjectKind::Network => &mut networks,
-                        _ => continue,
+                        ObjectKind::Cluster => {
+                            self.concerned.everybody = true;
+                            continue;
+                        }
                     };
                     set.insert(id.to_owned());
                 }
@@ -151,6 +191,7 @@ impl Tables {
             }
             None => {
                 *self = Tables::at(state);
+                self.concerned.everybody = true;
                 touched.all = true;
                 touched.tasks = state.tasks.keys().map(str::to_owned).collect();
                 touched.nodes = state.nodes.keys().cloned().collect();
@@ -176,7 +217,35 @@ impl Tables {
         for id in &more {
             self.own_row(state, id);
         }
+        let concerned = mem::take(&mut self.concerned);
+        touched.everybody = concerned.everybody
+            || self.ingress.as_ref().is_some_and(|id| concerned.networks.contains(id));
+        if !touched.everybody {
+            touched.concerned = concerned.nodes;
+            let networks = concerned.networks.iter().filter_map(|id| self.networks.get(id));
+            touched.concerned.extend(networks.flat_map(|on| &on.nodes).cloned());
+        }
         touched
+    }
+
+    /// Puts a row of a network, or takes it away.
+    fn set_of_network(&mut self, id: &str, key: RowKey, row: Option<&Row>) {
+        let version = self.version;
+        if self.network(id).shelf.set(version, key, row.map(write)) {
+            self.concern_network(id);
+        }
+    }
+
+    fn concern_network(&mut self, id: &str) {
+        if !self.concerned.networks.contains(id) {
+            self.concerned.networks.insert(id.to_owned());
+        }
+    }
+
+    fn concern_node(&mut self, id: &str) {
+        if !self.concerned.nodes.contains(id) {
+            self.concerned.nodes.insert(id.to_owned());
+        }
     }
 
     fn at(state: &State) -> Tables {
@@ -199,8 +268,9 @@ impl Tables {
     }
 
     /// What a node is to be told now; `None` when it knows all, or is not in the cluster. It counts
-    /// as told.
-    pub fn difference(&self, to: &mut Subscriber) -> Option<Delta> {
+    /// as told. `state` is where the node's own tasks are read: the one followed last, or a later one
+    /// (which says of them what the node is told anyway, a moment later).
+    pub fn difference(&self, state: &State, to: &mut Subscriber) -> Option<Delta> {
         if to.base == Some(self.version) {
             return None;
         }
@@ -209,40 +279,47 @@ impl Tables {
             to.reset(); // should it be there again, it gets the whole
             return None;
         };
-        let mut joined: BTreeSet<String> = own.joined.keys().cloned().collect();
-        joined.extend(self.ingress.clone());
-        let changed = |base| self.changed(to, own, &joined, base);
+        let changed = |base| self.changed(state, to, own, base);
         let part = to.base.filter(|base| *base >= self.origin).and_then(changed);
         let delta = match part {
             Some(part) if part.gone.is_empty() && part.rows.is_empty() => return None,
             Some(part) => part,
-            None => self.whole(to, own, &joined),
+            None => self.whole(state, to, own),
         };
         to.base = Some(self.version);
-        to.joined = joined;
+        if !to.joined.iter().eq(self.joined_by(own)) {
+            to.joined = self.joined_by(own).cloned().collect();
+        }
         Some(delta)
     }
 
-    fn whole(&self, to: &Subscriber, own: &OfNode, joined: &BTreeSet<String>) -> Delta {
-        let networks = joined.iter().filter_map(|n| self.networks.get(n)).map(|n| &n.shelf);
+    /// Networks a node takes part in, in order: those of its tasks, and the routing mesh's.
+    fn joined_by<'a>(&'a self, own: &'a OfNode) -> impl Iterator<Item = &'a String> {
+        let ingress = self.ingress.as_ref().filter(|id| !own.joined.contains_key(*id));
+        let before = move |id: &&String| ingress.is_none_or(|ingress| *id < ingress);
+        let (first, rest) = (own.joined.keys(), own.joined.keys());
+        first.take_while(before).chain(ingress).chain(rest.skip_while(before))
+    }
+
+    fn joins(&self, own: &OfNode, network: &String) -> bool {
+        own.joined.contains_key(network) || self.ingress.as_ref() == Some(network)
+    }
+
+    fn whole(&self, state: &State, to: &Subscriber, own: &OfNode) -> Delta {
+        let networks = self.joined_by(own).filter_map(|n| self.networks.get(n)).map(|n| &n.shelf);
         let shelves = [&own.shelf, &self.peers].into_iter().chain(networks);
         let rows = shelves.flat_map(Shelf::all).filter(|(key, _)| !is_self(key, &to.node));
-        let rows = rows.map(|(_, row)| row.clone()).collect();
-        Delta { generation: self.version, rows, ..Delta::default() }
+        let rows = rows.map(|(_, row)| row.clone());
+        let tasks = own.own.all().filter_map(|(key, _)| task_row(state, key));
+        Delta { generation: self.version, rows: rows.chain(tasks).collect(), ..Delta::default() }
     }
 
     /// `None` when a shelf all nodes have, or the node's own, does not remember enough.
-    fn changed(
-        &self,
-        to: &Subscriber,
-        own: &OfNode,
-        joined: &BTreeSet<String>,
-        base: u64,
-    ) -> Option<Delta> {
+    fn changed(&self, state: &State, to: &Subscriber, own: &OfNode, base: u64) -> Option<Delta> {
         let mut delta = Delta { base: Some(base), generation: self.version, ..Delta::default() };
-        let left = to.joined.difference(joined).cloned().map(RowKey::Network);
-        delta.gone.extend(left);
-        let put = |changed: BTreeMap<&RowKey, Option<&Written>>, delta: &mut Delta| {
+        let left = to.joined.iter().filter(|id| !self.joins(own, id));
+        delta.gone.extend(left.cloned().map(RowKey::Network));
+        let put = |changed: Vec<(&RowKey, Option<&Written>)>, delta: &mut Delta| {
             for (key, row) in changed.into_iter().filter(|(key, _)| !is_self(key, &to.node)) {
                 match row {
                     Some(row) => delta.rows.push(row.clone()),
@@ -252,7 +329,13 @@ impl Tables {
         };
         put(self.peers.since(base)?, &mut delta);
         put(own.shelf.since(base)?, &mut delta);
-        for id in joined {
+        for (key, row) in own.own.since(base)? {
+            match row {
+                Some(_) => delta.rows.extend(task_row(state, key)),
+                None => delta.gone.push(key.clone()),
+            }
+        }
+        for id in self.joined_by(own) {
             let Some(network) = self.networks.get(id) else {
                 if to.joined.contains(id) {
                     delta.gone.push(RowKey::Network(id.clone()));
@@ -292,10 +375,9 @@ impl Tables {
     }
 
     fn touch_network(&mut self, state: &State, id: &str, anew: bool) {
-        let version = self.version;
         let present = state.networks.get(id);
         let row = present.map(network).map(Row::Network);
-        self.network(id).shelf.set(version, RowKey::Network(id.to_owned()), row.as_ref());
+        self.set_of_network(id, RowKey::Network(id.to_owned()), row.as_ref());
         self.sweep_network(id);
         if anew {
             return; // all tasks are looked at anyway
@@ -321,7 +403,10 @@ impl Tables {
                 overlay: node.overlay.address?,
             }))
         });
-        self.peers.set(version, RowKey::Peer(id.to_owned()), peer.as_ref());
+        let peer = peer.as_ref().map(write);
+        self.concerned.everybody |= self.peers.set(version, RowKey::Peer(id.to_owned()), peer);
+        // Its role or state may be another, too.
+        self.concern_node(id);
         let row = present.map(|node| Row::Node {
             overlay: node.overlay.address,
             data_path_port: data_path_port(state, node),
@@ -331,7 +416,7 @@ impl Tables {
         own.down = present.is_none_or(|node| {
             node.status.state == NodeState::Down || node.overlay.public_key.is_none()
         });
-        own.shelf.set(version, RowKey::Node, row.as_ref());
+        own.shelf.set(version, RowKey::Node, row.as_ref().map(write));
         self.sweep_node(id);
     }
 
@@ -373,8 +458,7 @@ impl Tables {
                 })
             });
             let key = RowKey::Service { network: network.clone(), service: id.to_owned() };
-            let version = self.version;
-            self.network(network).shelf.set(version, key, row.as_ref());
+            self.set_of_network(network, key, row.as_ref());
             self.sweep_network(network);
         }
         match self.services.get_mut(id) {
@@ -394,7 +478,8 @@ impl Tables {
             && let Some(node) = &before.node
         {
             let version = self.version;
-            self.node(node).shelf.set(version, RowKey::Task(id.to_owned()), None);
+            self.node(node).own.set(version, RowKey::Task(id.to_owned()), None);
+            self.concern_node(node);
         }
         match present {
             Some(_) => drop(self.tasks.insert(id.to_owned(), now)),
@@ -422,8 +507,7 @@ impl Tables {
                 })
             });
             let key = RowKey::Member { network: network.clone(), task: id.to_owned() };
-            let version = self.version;
-            self.network(network).shelf.set(version, key, row.as_ref());
+            self.set_of_network(network, key, row.as_ref());
             self.sweep_network(network);
         }
     }
@@ -455,13 +539,16 @@ impl Tables {
         if let Some(node) = &now.node {
             for network in &now.joined {
                 *self.node(node).joined.entry(network.clone()).or_default() += 1;
-                self.network(network).nodes.insert(node.clone());
+                if self.network(network).nodes.insert(node.clone()) {
+                    self.concern_node(node);
+                }
             }
         }
         if let Some(node) = &before.node {
             for network in &before.joined {
                 if one_less(&mut self.node(node).joined, network) {
                     self.network(network).nodes.remove(node);
+                    self.concern_node(node);
                     self.sweep_network(network);
                 }
             }
@@ -472,15 +559,18 @@ impl Tables {
     fn own_row(&mut self, state: &State, id: &str) {
         let Some(task) = state.tasks.get(id).filter(|task| task.is_assigned()) else { return };
         let Some(node) = &task.node_id else { return };
-        let row = Row::Task(Box::new(assigned(state, task)));
+        let row = Own { digest: digest(state, task), spec: Arc::clone(&task.spec) };
         let version = self.version;
-        self.node(node).shelf.set(version, RowKey::Task(id.to_owned()), Some(&row));
+        if self.node(node).own.set(version, RowKey::Task(id.to_owned()), Some(row)) {
+            self.concern_node(node);
+        }
     }
 
     fn node(&mut self, id: &str) -> &mut OfNode {
         let version = self.version;
         self.nodes.entry(id.to_owned()).or_insert_with(|| OfNode {
             shelf: Shelf::at(version),
+            own: Shelf::at(version),
             joined: BTreeMap::new(),
             down: true,
         })
@@ -495,7 +585,8 @@ impl Tables {
 
     /// Forgets a node of which nothing is left.
     fn sweep_node(&mut self, id: &str) {
-        if self.nodes.get(id).is_some_and(|n| n.shelf.is_empty() && n.joined.is_empty()) {
+        let nothing = |n: &OfNode| n.shelf.is_empty() && n.own.is_empty() && n.joined.is_empty();
+        if self.nodes.get(id).is_some_and(nothing) {
             self.nodes.remove(id);
         }
     }
@@ -531,6 +622,13 @@ fn one_less(counts: &mut BTreeMap<String, usize>, key: &str) -> bool {
         counts.remove(key);
     }
     last
+}
+
+/// The row of a task, for its node. `None` when it is gone already, which is told next.
+fn task_row(state: &State, key: &RowKey) -> Option<Written> {
+    let RowKey::Task(id) = key else { return None };
+    let task = state.tasks.get(id)?;
+    Some(write(&Row::Task(Box::new(assigned(state, task)))))
 }
 
 /// A node is no peer of its own.

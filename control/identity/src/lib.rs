@@ -29,4 +29,4 @@ pub use roles::{Caller, METHODS, Members, Standing, authorize, unknown_node};
 pub use storage::CertificateDir;
 pub use tls::{client_config, peer_config, server_config};
 pub use token::{JoinToken, RootDigest, TokenError};
-pub use transport::{CONNECT_TIMEOUT, connect, connect_within, fetch_root, serve};
+pub use transport::{CONNECT_TIMEOUT, MAX_CONNECTIONS, connect, connect_within, fetch_root, serve};

@@ -40,8 +40,9 @@ use tower::{Layer, Service, service_fn};
 /// How long connecting with its TLS handshake may take, on both sides.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Connections a manager holds at once, handshakes included; more wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 4096;
+/// Connections a manager holds at once, handshakes included; more wait in the kernel's backlog. Every
+/// node of the largest cluster has one, and those that join have two.
+pub const MAX_CONNECTIONS: usize = 32_768;
 
 /// Silence after which a server sends an HTTP/2 ping, and again until it gives the connection up.
 const KEEPALIVE: Duration = Duration::from_secs(5);

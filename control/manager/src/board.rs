@@ -2,10 +2,10 @@
 //!
 //! One task ([`run`]) follows the state; sessions read from the board what is new for their nodes,
 //! and put on it what their nodes have applied.
-use crate::manager::Inner;
-use shoal_cores::{Delta, Drains, Subscriber, Tables};
+use crate::{manager::Inner, managers::bearings};
+use shoal_cores::{Delta, Drains, HEARTBEAT, Subscriber, Tables, Touched, heartbeat_period};
 use shoal_model::State;
-use shoal_rpc::{Release, manager_message::Kind};
+use shoal_rpc::{Bearings, Release, manager_message::Kind};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,12 +20,26 @@ use tokio::{
 /// one that comes alone is told at once.
 const PACE: Duration = Duration::from_millis(20);
 
+/// The same for each node with a session, for all of them may have to be told: ten thousand nodes
+/// are told five times a second at most.
+const PACE_PER_NODE: Duration = Duration::from_micros(20);
+
 /// Tasks released in one message.
 const RELEASED_AT_ONCE: usize = 1_000;
 
 pub(crate) struct Board {
     core: Mutex<Core>,
     version: watch::Sender<u64>,
+    common: Mutex<Arc<Common>>,
+}
+
+/// What all nodes are told alike.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Common {
+    /// The managers; without a role.
+    pub(crate) bearings: Bearings,
+    /// How often they are to beat.
+    pub(crate) period: Duration,
 }
 
 #[derive(Default)]
@@ -36,7 +50,24 @@ struct Core {
 
 impl Board {
     pub(crate) fn new() -> Board {
-        Board { core: Mutex::default(), version: watch::Sender::new(0) }
+        let common = Common { bearings: Bearings::default(), period: HEARTBEAT };
+        let common = Mutex::new(Arc::new(common));
+        Board { core: Mutex::default(), version: watch::Sender::new(0), common }
+    }
+
+    /// What all nodes are told alike; another one when it changed.
+    pub(crate) fn common(&self) -> Arc<Common> {
+        self.common.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks at every node, so it is called only when some changed.
+    fn follow_common(&self, state: &State, leader: &str) {
+        let bearings = bearings(state, None, leader.to_owned());
+        let newest = Common { bearings, period: heartbeat_period(state) };
+        let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
+        if **common != newest {
+            *common = Arc::new(newest);
+        }
     }
 
     fn core(&self) -> MutexGuard<'_, Core> {
@@ -49,17 +80,20 @@ impl Board {
     }
 
     /// What a node is to be told now.
-    pub(crate) fn difference(&self, to: &mut Subscriber) -> Option<Delta> {
-        self.core().tables.difference(to)
+    pub(crate) fn difference(&self, state: &State, to: &mut Subscriber) -> Option<Delta> {
+        self.core().tables.difference(state, to)
     }
 
-    /// Follows the state; gives its version.
-    fn follow(&self, state: &State) -> u64 {
+    /// Follows the state; gives its version and what changed.
+    fn follow(&self, state: &State, leader: &str) -> (u64, Touched) {
         let mut core = self.core();
         let Core { tables, drains } = &mut *core;
         let touched = tables.update(state);
         drains.follow(state, tables, &touched);
-        tables.version()
+        if touched.everybody || !touched.nodes.is_empty() {
+            self.follow_common(state, leader);
+        }
+        (tables.version(), touched)
     }
 
     fn poll_released(&self) -> BTreeMap<String, Vec<String>> {
@@ -71,11 +105,18 @@ impl Board {
 pub(crate) async fn run(inner: Arc<Inner>) {
     let mut versions = inner.store.watch();
     loop {
-        let next = Instant::now() + PACE;
+        let pace = PACE_PER_NODE * u32::try_from(inner.sessions.count()).unwrap_or(u32::MAX);
+        let next = Instant::now() + pace.max(PACE);
         versions.borrow_and_update();
-        let version = inner.store.read(|state| inner.board.follow(state));
+        let (version, touched) =
+            inner.store.read(|state| inner.board.follow(state, &inner.node_id));
         tell_released(&inner);
         inner.board.version.send_replace(version);
+        if touched.everybody {
+            inner.sessions.news_for_all();
+        } else {
+            inner.sessions.news_for(&touched.concerned);
+        }
         tokio::select! {
             () = inner.stop.cancelled() => return,
             () = sleep_until(next) => {}

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use tonic::{Response, Status};
 
 /// Nodes of a cluster. More are refused, so that a leaked token cannot fill the store.
-const MOST_NODES: usize = 5_000;
+const MOST_NODES: usize = 15_000;
 
 /// What a host asks for, and what its connection says of it. Another manager may have taken it down.
 #[derive(Clone, Serialize, Deserialize)]

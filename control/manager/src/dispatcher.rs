@@ -4,17 +4,18 @@
 //! What is new travels through a place of one and is looked up only when that is free, so that a
 //! slow agent gets everything that happened meanwhile as one difference.
 use crate::{
-    board, edit,
+    board::{self, Common},
+    edit,
     error::{chain, from_store},
     manager::{Inner, Shared},
-    managers::bearings,
+    managers::role_of,
     parts::parts,
     session::{Outgoing, QUEUE, Session},
     watchdog,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
-use shoal_cores::{Report, Subscriber, heartbeat_period};
+use shoal_cores::{Report, Subscriber};
 use shoal_identity::{Peer, unknown_node};
 use shoal_model::{NodeDescription, NodeState, TaskStatus};
 use shoal_rpc::{
@@ -59,8 +60,7 @@ impl Dispatcher for DispatcherService {
             session: Session::new(messages),
             assignments,
             unsent: VecDeque::new(),
-            period: Duration::ZERO,
-            told: Bearings::default(),
+            told: None,
         };
         let incoming = request.into_inner();
         inner.tasks.spawn(talk.run(incoming));
@@ -100,10 +100,8 @@ struct Talk {
     subscriber: Subscriber,
     /// Parts of a difference that are still to be sent. Bounded by what a node is told in all.
     unsent: VecDeque<Assignment>,
-    /// Heartbeat period the agent was told.
-    period: Duration,
-    /// Managers and role it was told.
-    told: Bearings,
+    /// What it was told with all others, and its role.
+    told: Option<(Arc<Common>, &'static str)>,
 }
 
 impl Talk {
@@ -188,9 +186,8 @@ impl Talk {
         let registered = self.inner.store.read(|state| state.version);
         let mut versions = self.inner.board.versions();
         let ended = self.session.ended.clone();
-        let stop = self.inner.stop.clone();
-        let mut behind = false;
-        versions.mark_changed();
+        let (stop, news) = (self.inner.stop.clone(), self.session.news.clone());
+        let (mut seen, mut behind) = (false, false);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return Err(stopping()),
@@ -206,10 +203,16 @@ impl Talk {
                         return Ok(());
                     }
                 },
-                changed = versions.changed(), if !behind => {
-                    changed.map_err(|_| stopping())?;
-                    behind = *versions.borrow_and_update() >= registered;
+                reached = async { versions.wait_for(|v| *v >= registered).await.is_ok() }, if !seen => {
+                    if !reached {
+                        return Err(stopping());
+                    }
                     self.check()?;
+                    (seen, behind) = (true, true);
+                }
+                () = news.notified(), if seen && !behind => {
+                    self.check()?;
+                    behind = true;
                 }
                 place = async { self.assignments.reserve().await.is_ok() }, if behind => {
                     if !place {
@@ -257,53 +260,50 @@ impl Talk {
         Ok(())
     }
 
-    /// Says who manages the cluster and what the node shall be, if that differs from what was said.
-    fn tell_bearings(&mut self) -> Result<(), Status> {
-        let leader = self.inner.node_id.clone();
-        let newest = self.inner.store.read(|state| bearings(state, Some(&self.node), leader));
-        if newest != self.told {
-            if !self.session.tell(Kind::Bearings(newest.clone())) {
-                return Err(Status::resource_exhausted("the agent does not read its messages"));
+    /// Whether the node is still there; tells it who manages, what it shall be and the heartbeat
+    /// period, each if it is another now.
+    fn check(&mut self) -> Result<(), Status> {
+        let node = &self.node;
+        let common = self.inner.board.common();
+        let present = self
+            .inner
+            .store
+            .read(|state| state.nodes.get(node).map(|n| (n.status.state, role_of(n))));
+        let role = match present {
+            None => return Err(unknown_node(node)),
+            // Marked down at the moment it registered. Nobody would set that right while it beats.
+            Some((NodeState::Down, _)) => {
+                return Err(Status::aborted("the node was marked down; it has to register again"));
             }
-            self.told = newest;
+            Some((_, role)) => role,
+        };
+        let before = self.told.as_ref();
+        let same = |(told, known): &(Arc<Common>, &str)| {
+            *known == role && (Arc::ptr_eq(told, &common) || told.bearings == common.bearings)
+        };
+        if !before.is_some_and(same) {
+            let role = role.to_owned();
+            self.tell(Kind::Bearings(Bearings { role, ..common.bearings.clone() }))?;
         }
+        if before.is_none_or(|(told, _)| told.period != common.period) {
+            let heartbeat_period_ms = u32::try_from(common.period.as_millis()).unwrap_or(u32::MAX);
+            self.tell(Kind::Welcome(Welcome { node_id: node.clone(), heartbeat_period_ms }))?;
+        }
+        self.told = Some((common, role));
         Ok(())
     }
 
-    /// Whether the node is still there; tells it who manages and the heartbeat period, each if it is
-    /// another now.
-    fn check(&mut self) -> Result<(), Status> {
-        self.tell_bearings()?;
-        let node = &self.node;
-        let (present, period) = self.inner.store.read(|state| {
-            let present = state.nodes.get(node).map(|n| n.status.state);
-            (present, heartbeat_period(state))
-        });
-        match present {
-            None => return Err(unknown_node(node)),
-            // Marked down at the moment it registered. Nobody would set that right while it beats.
-            Some(NodeState::Down) => {
-                return Err(Status::aborted("the node was marked down; it has to register again"));
-            }
-            Some(_) => {}
-        }
-        if period != self.period {
-            self.period = period;
-            let heartbeat_period_ms = u32::try_from(period.as_millis()).unwrap_or(u32::MAX);
-            let welcome = Welcome { node_id: node.clone(), heartbeat_period_ms };
-            if !self.session.tell(Kind::Welcome(welcome)) {
-                return Err(Status::resource_exhausted("the agent does not read its messages"));
-            }
-        }
-        Ok(())
+    fn tell(&self, kind: Kind) -> Result<(), Status> {
+        let told = self.session.tell(kind).then_some(());
+        told.ok_or_else(|| Status::resource_exhausted("the agent does not read its messages"))
     }
 
     /// Sends the next part of what is new. `false` when there is nothing.
     fn tell_news(&mut self) -> Result<bool, Status> {
         if self.unsent.is_empty() {
-            let Some(delta) = self.inner.board.difference(&mut self.subscriber) else {
-                return Ok(false);
-            };
+            let (board, subscriber) = (&self.inner.board, &mut self.subscriber);
+            let delta = self.inner.store.read(|state| board.difference(state, subscriber));
+            let Some(delta) = delta else { return Ok(false) };
             self.unsent = parts(&delta).map_err(|e| {
                 tracing::error!(self.node, error = %chain(&e), "cannot write the assignment");
                 Status::internal("the assignment cannot be written")

@@ -9,7 +9,7 @@ use crate::{
 };
 use prost::Message;
 use shoal_identity::{Peer, client_config, connect};
-use shoal_model::{ControlError, ErrorKind, Role, State};
+use shoal_model::{ControlError, ErrorKind, Node, Role, State};
 use shoal_rpc::{
     Bearings, ManagerAddress, ManagersJoinReply, ManagersJoinRequest, ManagersLeaveReply,
     ManagersLeaveRequest, ManagersListRequest, managers_client::ManagersClient,
@@ -94,11 +94,16 @@ pub(crate) fn bearings(state: &State, node: Option<&str>, leader: String) -> Bea
         Some(ManagerAddress { node_id: n.id.clone(), addr })
     });
     let node = node.and_then(|id| state.nodes.get(id));
-    let role = node.map_or("", |n| match (n.role, &n.manager_addr) {
+    let role = node.map_or("", role_of);
+    Bearings { managers: managers.collect(), leader, role: role.to_owned() }
+}
+
+/// What a node is told to be.
+pub(crate) fn role_of(node: &Node) -> &'static str {
+    match (node.role, &node.manager_addr) {
         (Role::Worker, None) => "worker",
         _ => "manager",
-    });
-    Bearings { managers: managers.collect(), leader, role: role.to_owned() }
+    }
 }
 
 impl Manager {

@@ -3,9 +3,10 @@ use shoal_cores::Delta;
 use shoal_rpc::Assignment;
 use std::collections::VecDeque;
 
-/// Bytes of rows after which a message is full. A row that is larger has a message of its own, so
-/// the largest is about the store's largest proposal, 1.5 MiB.
-const FULL: usize = 256 << 10;
+/// Bytes of rows after which a message is full: a session keeps a buffer for the largest it ever sent.
+/// A row that is larger has a message of its own, so the largest is about the store's largest
+/// proposal, 1.5 MiB.
+const FULL: usize = 16 << 10;
 
 /// The messages that say it, at least one.
 pub(crate) fn parts(delta: &Delta) -> serde_json::Result<VecDeque<Assignment>> {
@@ -32,7 +33,7 @@ pub(crate) fn parts(delta: &Delta) -> serde_json::Result<VecDeque<Assignment>> {
     }
     for row in &delta.rows {
         place(&mut parts, row.len());
-        parts.back_mut().into_iter().for_each(|part| part.rows.push(row.to_vec()));
+        parts.back_mut().into_iter().for_each(|part| part.rows.push(row.clone()));
     }
     if let Some(last) = parts.back_mut() {
         last.more = false;

@@ -7,7 +7,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -22,11 +22,14 @@ pub(crate) struct Session {
     pub(crate) messages: mpsc::Sender<Outgoing>,
     pub(crate) ended: CancellationToken,
     pub(crate) applied: Arc<AtomicU64>,
+    /// There may be something new to tell the node.
+    pub(crate) news: Arc<Notify>,
 }
 
 impl Session {
     pub(crate) fn new(messages: mpsc::Sender<Outgoing>) -> Session {
-        Session { messages, ended: CancellationToken::new(), applied: Arc::default() }
+        let (ended, applied) = (CancellationToken::new(), Arc::default());
+        Session { messages, ended, applied, news: Arc::default() }
     }
 
     /// Queues a message; `false` when the node is gone or too slow.
@@ -78,6 +81,22 @@ impl Sessions {
     /// The node's session.
     pub(crate) fn of(&self, node: &str) -> Option<Session> {
         self.all().get(node).cloned()
+    }
+
+    /// Says that there may be something new for these nodes.
+    pub(crate) fn news_for<'a>(&self, nodes: impl IntoIterator<Item = &'a String>) {
+        let all = self.all();
+        nodes.into_iter().filter_map(|node| all.get(node)).for_each(|s| s.news.notify_one());
+    }
+
+    /// Says that there may be something new for every node.
+    pub(crate) fn news_for_all(&self) {
+        self.all().values().for_each(|session| session.news.notify_one());
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.all().len()
     }
 
     /// Newest applied generation of each node with a session.

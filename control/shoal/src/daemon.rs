@@ -2,7 +2,7 @@
 //! until it is told to end. Ending leaves containers, traffic and names as they are.
 use crate::{
     arguments::DaemonArguments,
-    engine, generic,
+    engine, generic, limits,
     membership::{Host, Membership},
     metrics,
 };
@@ -48,11 +48,13 @@ pub(crate) async fn run(arguments: DaemonArguments) -> Result<()> {
     let images = arguments.data_root.join("images");
     let images = tokio::task::block_in_place(|| ImageStore::open(&images))?;
     let images = Arc::new(images);
-    let runtime = RuntimeConfig::new(
+    let open_files = limits::allow_files();
+    let mut runtime = RuntimeConfig::new(
         arguments.data_root.join("containers"),
         arguments.exec_root.join("containers"),
         arguments.cgroup_parent.clone(),
     );
+    runtime.open_files = open_files;
     let runtime = Runtime::open(runtime, Arc::clone(&images)).await?;
     let cgroup = shoal_lb::cgroup_root().context("no cgroup v2 file system is mounted")?;
     let state_dir = arguments.data_root.join("swarm");

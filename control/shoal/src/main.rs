@@ -7,6 +7,7 @@ mod arguments;
 mod daemon;
 mod engine;
 mod generic;
+mod limits;
 mod membership;
 mod metrics;
 mod record;

@@ -48,6 +48,9 @@ pub struct RuntimeConfig {
     pub shim_command: Vec<OsString>,
     /// Program and arguments that end in [`exec_main`](crate::exec_main).
     pub exec_command: Vec<OsString>,
+    /// How many files a container's processes may have open, until they ask for more; `None`: as many
+    /// as this process.
+    pub open_files: Option<u64>,
 }
 
 impl RuntimeConfig {
@@ -55,7 +58,7 @@ impl RuntimeConfig {
     pub fn new(data_root: PathBuf, exec_root: PathBuf, cgroup_parent: String) -> Self {
         let own = |sub: &str| vec!["/proc/self/exe".into(), sub.into()];
         let (shim_command, exec_command) = (own("shim"), own("shim-exec"));
-        Self { data_root, exec_root, cgroup_parent, shim_command, exec_command }
+        Self { data_root, exec_root, cgroup_parent, shim_command, exec_command, open_files: None }
     }
 }
 

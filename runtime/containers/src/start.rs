@@ -184,6 +184,7 @@ fn prepare(shared: &Shared, container: &Container) -> Result<File, RuntimeError>
         open_stdin: spec.open_stdin,
         log: spec.log,
         exec_command: text(&shared.config.exec_command),
+        open_files: shared.config.open_files,
     };
     write_json(&dirs.bundle.join("shim.json"), &shim)?;
     remove_file(&dirs.started())?;

@@ -49,7 +49,7 @@ async fn a_process_has_dockers_environment_privileges_and_mounts() {
         "id; echo $HOME $EXTRA $HOSTNAME; grep -E 'Cap(Eff|Bnd|Inh|Amb)|Seccomp:|SigIgn|NoNewPrivs' \
          /proc/self/status; cat /proc/self/cgroup | grep ^0; wc -c < /proc/interrupts; \
          touch /proc/sys/kernel/domainname 2>&1; cat /etc/hosts /etc/resolv.conf; mount | grep cgroup; \
-         cat /proc/sys/net/ipv4/ping_group_range; echo direct > /dev/stdout; umask; ls /proc/self/fd | tr '\\n' ' '",
+         cat /proc/sys/net/ipv4/ping_group_range; echo direct > /dev/stdout; umask; echo files $(ulimit -n); ls /proc/self/fd | tr '\\n' ' '",
     );
     spec.env = vec!["EXTRA=42".to_owned()];
     spec.hostname = Some("box".to_owned());
@@ -73,6 +73,7 @@ async fn a_process_has_dockers_environment_privileges_and_mounts() {
         "nameserver 127.0.0.11",
         "0\t2147483647",
         "direct",
+        "files 777",
         "0022",
         // Its own listing is the fourth: nothing of the shim leaks in.
         "\n0 1 2 3 ",

@@ -14,5 +14,6 @@ mod metrics;
 mod overlay;
 mod publish;
 mod runtime;
+mod scale;
 mod update;
 mod vip;

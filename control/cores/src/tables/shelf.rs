@@ -1,4 +1,5 @@
 //! Rows of one owner, written once for all nodes that get them, with what changed lately.
+use bytes::Bytes;
 use shoal_model::{Row, RowKey};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -9,45 +10,53 @@ use std::{
 const MOST_CHANGES: usize = 4_096;
 
 /// A row, as JSON.
-pub type Written = Arc<[u8]>;
+pub type Written = Bytes;
 
-/// Rows with the state's version at which each was last changed.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf {
-    rows: BTreeMap<RowKey, (u64, Written)>,
-    changed: VecDeque<(u64, RowKey)>,
+/// Rows with the state's version at which each was last changed. What is kept of a row (`V`) tells
+/// whether it changed.
+#[derive(Debug)]
+pub(crate) struct Shelf<V = Written> {
+    rows: BTreeMap<Arc<RowKey>, (u64, V)>,
+    changed: VecDeque<(u64, Arc<RowKey>)>,
     /// Changes after this version are all remembered.
     after: u64,
 }
 
-impl Shelf {
+impl<V> Default for Shelf<V> {
+    fn default() -> Self {
+        Shelf { rows: BTreeMap::new(), changed: VecDeque::new(), after: 0 }
+    }
+}
+
+impl<V: PartialEq> Shelf<V> {
     /// An empty one at a version.
-    pub(crate) fn at(version: u64) -> Shelf {
+    pub(crate) fn at(version: u64) -> Self {
         Shelf { after: version, ..Shelf::default() }
     }
 
-    /// Puts a row, or takes it away. One that stays as it is was not changed.
-    pub(crate) fn set(&mut self, version: u64, key: RowKey, row: Option<&Row>) {
-        match row {
-            None => {
-                if self.rows.remove(&key).is_none() {
-                    return;
+    /// Puts a row, or takes it away. `false`: it stays as it was, which is no change.
+    pub(crate) fn set(&mut self, version: u64, key: RowKey, row: Option<V>) -> bool {
+        let key = match row {
+            None => match self.rows.remove_entry(&key) {
+                Some((key, _)) => key,
+                None => return false,
+            },
+            Some(row) => match self.rows.get_key_value(&key) {
+                Some((_, (_, present))) if *present == row => return false,
+                known => {
+                    let key = known.map_or_else(|| Arc::new(key), |(key, _)| Arc::clone(key));
+                    self.rows.insert(Arc::clone(&key), (version, row));
+                    key
                 }
-            }
-            Some(row) => {
-                let written = write(row);
-                if self.rows.get(&key).is_some_and(|(_, present)| **present == *written) {
-                    return;
-                }
-                self.rows.insert(key.clone(), (version, written));
-            }
-        }
+            },
+        };
         if self.changed.len() == MOST_CHANGES
             && let Some((oldest, _)) = self.changed.pop_front()
         {
             self.after = oldest;
         }
         self.changed.push_back((version, key));
+        true
     }
 
     /// Version at which a row was last changed.
@@ -60,49 +69,56 @@ impl Shelf {
     }
 
     /// All rows.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&RowKey, &Written)> {
-        self.rows.iter().map(|(key, (_, written))| (key, written))
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&RowKey, &V)> {
+        self.rows.iter().map(|(key, (_, row))| (&**key, row))
     }
 
-    /// Rows put (with their content) and taken away after a version. `None`: too long ago to know.
-    pub(crate) fn since(&self, version: u64) -> Option<BTreeMap<&RowKey, Option<&Written>>> {
+    /// Rows put (with their content) and taken away after a version, each as it is now. `None`: too
+    /// long ago to know.
+    pub(crate) fn since(&self, version: u64) -> Option<Vec<(&RowKey, Option<&V>)>> {
         if version < self.after {
             return None;
         }
         let first = self.changed.partition_point(|(at, _)| *at <= version);
-        let keys: BTreeSet<&RowKey> = self.changed.range(first..).map(|(_, key)| key).collect();
-        let with_row = |key| (key, self.rows.get(key).map(|(_, written)| written));
-        Some(keys.into_iter().map(with_row).collect())
+        let (mut rows, mut gone) = (Vec::new(), BTreeSet::new());
+        for (at, key) in self.changed.range(first..) {
+            match self.rows.get(key) {
+                // It was changed again, which follows.
+                Some((last, _)) if last != at => {}
+                Some((_, row)) => rows.push((&**key, Some(row))),
+                None => {
+                    if gone.insert(&**key) {
+                        rows.push((&**key, None));
+                    }
+                }
+            }
+        }
+        Some(rows)
     }
 }
 
-fn write(row: &Row) -> Written {
-    let written = match row {
-        // Specifications have maps without an order: written by way of a value they get one, so
-        // that a task read again from the log is no change.
-        Row::Task(_) => serde_json::to_value(row).and_then(|value| serde_json::to_vec(&value)),
-        _ => serde_json::to_vec(row),
-    };
-    written.expect("a row has text keys and plain values only").into()
+/// A row as it is sent.
+pub(crate) fn write(row: &Row) -> Written {
+    serde_json::to_vec(row).expect("a row has text keys and plain values only").into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row(port: u16) -> Row {
-        Row::Node { overlay: None, data_path_port: port }
+    fn row(port: u16) -> Written {
+        write(&Row::Node { overlay: None, data_path_port: port })
     }
 
     fn changed(shelf: &Shelf, version: u64) -> Option<Vec<bool>> {
-        shelf.since(version).map(|all| all.values().map(Option::is_some).collect())
+        shelf.since(version).map(|all| all.iter().map(|(_, row)| row.is_some()).collect())
     }
 
     #[test]
     fn what_is_put_again_as_it_was_is_no_change() {
         let mut shelf = Shelf::at(3);
-        shelf.set(4, RowKey::Node, Some(&row(1)));
-        shelf.set(5, RowKey::Node, Some(&row(1)));
+        shelf.set(4, RowKey::Node, Some(row(1)));
+        shelf.set(5, RowKey::Node, Some(row(1)));
         assert_eq!(shelf.version_of(&RowKey::Node), Some(4));
         assert_eq!(changed(&shelf, 4), Some(vec![]));
         assert_eq!(changed(&shelf, 3), Some(vec![true]));
@@ -118,7 +134,7 @@ mod tests {
         let mut shelf = Shelf::at(0);
         for version in 1..=MOST_CHANGES as u64 + 1 {
             let port = u16::try_from(version).unwrap();
-            shelf.set(version, RowKey::Node, Some(&row(port)));
+            shelf.set(version, RowKey::Node, Some(row(port)));
         }
         assert_eq!(changed(&shelf, 0), None);
         assert_eq!(changed(&shelf, 1), Some(vec![true]));

@@ -23,8 +23,8 @@ impl Agent {
     }
 
     /// Takes in what is new; the number of rows it took.
-    fn hear(&mut self, tables: &Tables) -> Option<usize> {
-        let delta = tables.difference(&mut self.subscriber)?;
+    fn hear(&mut self, tables: &Tables, state: &State) -> Option<usize> {
+        let delta = tables.difference(state, &mut self.subscriber)?;
         let rows = delta.rows.iter().map(|row| serde_json::from_slice(row).unwrap());
         let difference = Difference {
             base: delta.base,
@@ -169,7 +169,7 @@ proptest! {
             tables.update(&world.state);
             match event {
                 Event::Hear(n) => {
-                    agents[*n].hear(&tables);
+                    agents[*n].hear(&tables, &world.state);
                     assert_same(&agents[*n], &world.state, NODES[*n]);
                 }
                 Event::Reset(n) => agents[*n].subscriber.reset(),
@@ -177,16 +177,16 @@ proptest! {
             }
         }
         for (agent, node) in agents.iter_mut().zip(NODES) {
-            agent.hear(&tables);
+            agent.hear(&tables, &world.state);
             assert_same(agent, &world.state, node);
-            prop_assert_eq!(agent.hear(&tables), None, "told twice");
+            prop_assert_eq!(agent.hear(&tables, &world.state), None, "told twice");
         }
         // Tables made anew from the same state say the same.
         let mut anew = Tables::default();
         anew.update(&world.state);
         for node in NODES {
             let mut agent = Agent::new(node);
-            agent.hear(&anew);
+            agent.hear(&anew, &world.state);
             assert_same(&agent, &world.state, node);
             let counted = |t: &Tables| t.nodes.get(node).map(|n| n.joined.clone());
             prop_assert_eq!(counted(&anew), counted(&tables));
@@ -207,7 +207,7 @@ fn a_change_is_told_only_to_those_it_concerns_and_only_itself() {
     tables.update(&world.state);
     let mut agents = NODES[..3].iter().map(|n| Agent::new(n)).collect::<Vec<_>>();
     for agent in &mut agents {
-        agent.hear(&tables);
+        agent.hear(&tables, &world.state);
     }
     let db = world.running("db")[0].clone();
     let other = NODES[..3].iter().position(|n| {
@@ -216,10 +216,14 @@ fn a_change_is_told_only_to_those_it_concerns_and_only_itself() {
     world.end(&db.id, TaskState::Starting);
     tables.update(&world.state);
     if let Some(other) = other {
-        assert_eq!(agents[other].hear(&tables), None, "it has nothing on that network");
+        assert_eq!(
+            agents[other].hear(&tables, &world.state),
+            None,
+            "it has nothing on that network"
+        );
     }
     let own = NODES.iter().position(|n| db.node_id.as_deref() == Some(n)).unwrap();
-    let told = agents[own].hear(&tables).unwrap();
+    let told = agents[own].hear(&tables, &world.state).unwrap();
     assert!((1..=2).contains(&told), "its own row and its row on the network: {told}");
 }
 
@@ -233,15 +237,15 @@ fn reports_on_the_way_to_running_are_not_sent_back() {
     let starting = world.tasks("db").into_iter().find(|t| t.status.state < TaskState::Running);
     let task = starting.unwrap().clone();
     let mut agent = Agent::new(task.node_id.as_deref().unwrap());
-    agent.hear(&tables);
+    agent.hear(&tables, &world.state);
     for state in [TaskState::Accepted, TaskState::Preparing, TaskState::Starting] {
         world.end(&task.id, state);
         tables.update(&world.state);
-        assert_eq!(agent.hear(&tables), None, "{state:?}");
+        assert_eq!(agent.hear(&tables, &world.state), None, "{state:?}");
     }
     world.end(&task.id, TaskState::Running);
     tables.update(&world.state);
-    assert!(agent.hear(&tables).is_some());
+    assert!(agent.hear(&tables, &world.state).is_some());
 }
 
 #[test]
@@ -254,12 +258,12 @@ fn a_task_read_again_from_the_log_is_no_change() {
     let mut tables = Tables::default();
     tables.update(&world.state);
     let mut agent = Agent::new(task.node_id.as_deref().unwrap());
-    agent.hear(&tables);
+    agent.hear(&tables, &world.state);
     let mut again = world.state.tasks[&task.id].clone();
     Arc::make_mut(&mut again.spec).container_spec.as_mut().unwrap().labels = Some(labels(20));
     world.put(shoal_model::Object::Task(again));
     tables.update(&world.state);
-    assert_eq!(agent.hear(&tables), None);
+    assert_eq!(agent.hear(&tables, &world.state), None);
 }
 
 #[test]
@@ -268,14 +272,14 @@ fn who_is_too_far_behind_gets_the_whole() {
     let mut tables = Tables::default();
     tables.update(&world.state);
     let mut agent = Agent::new("n1");
-    agent.hear(&tables);
+    agent.hear(&tables, &world.state);
     // A state read from a snapshot does not know what was touched.
     world.scale("web", 4);
     world.state = world.state.clone();
     let touched = tables.update(&world.state);
     assert_eq!(touched.tasks.len(), world.state.tasks.len());
-    let delta = tables.difference(&mut agent.subscriber.clone()).unwrap();
+    let delta = tables.difference(&world.state, &mut agent.subscriber.clone()).unwrap();
     assert_eq!(delta.base, None);
-    agent.hear(&tables);
+    agent.hear(&tables, &world.state);
     assert_same(&agent, &world.state, "n1");
 }

@@ -38,6 +38,9 @@ pub(crate) struct ShimConfig {
     pub(crate) log: LogLimits,
     /// Program and first arguments of the exec helper.
     pub(crate) exec_command: Vec<String>,
+    /// The limit of open files of what runs here; `None`: as inherited.
+    #[serde(default)]
+    pub(crate) open_files: Option<u64>,
 }
 
 /// The hidden sub-command `shim --bundle DIR`: makes and starts the container of a bundle, reports on

@@ -8,7 +8,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use chrono::Utc;
-use rustix::process::{Pid, PidfdFlags, WaitOptions, WaitStatus, pidfd_open, wait};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, WaitOptions, WaitStatus, getrlimit, pidfd_open, setrlimit,
+    wait,
+};
 
 use super::ShimConfig;
 use super::container::{self, Running, listen, told};
@@ -37,6 +40,11 @@ pub(super) fn run(bundle: &Path) -> ExitCode {
         Ok(None) => return refuse(&mut report, "shim.json is missing from the bundle".to_owned()),
         Err(e) => return refuse(&mut report, e.to_string()),
     };
+    if let Some(files) = config.open_files
+        && let Err(e) = allow_files(files)
+    {
+        return refuse(&mut report, format!("cannot limit open files to {files}: {e}"));
+    }
     let cgroups = match Hierarchies::find() {
         Ok(found) => found,
         Err(e) => return refuse(&mut report, e.to_string()),
@@ -56,6 +64,12 @@ pub(super) fn run(bundle: &Path) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The daemon may have allowed itself more files than its containers are to have.
+fn allow_files(files: u64) -> io::Result<()> {
+    let limit = Rlimit { current: Some(files), ..getrlimit(Resource::Nofile) };
+    Ok(setrlimit(Resource::Nofile, limit)?)
 }
 
 /// Cuts every tie to the daemon. Gives the lock (was standard input) and the report (was standard

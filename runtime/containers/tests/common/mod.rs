@@ -20,6 +20,9 @@ use tempfile::TempDir;
 /// Image used by all tests.
 pub(crate) const IMAGE: &str = "bb:1";
 
+/// Files that processes of containers may have open; fewer than this process may.
+pub(crate) const OPEN_FILES: u64 = 777;
+
 pub(crate) struct Home {
     pub(crate) dir: TempDir,
     pub(crate) cgroup_parent: String,
@@ -49,6 +52,7 @@ impl Home {
             cgroup_parent: self.cgroup_parent.clone(),
             shim_command: vec![shim.into(), "shim".into()],
             exec_command: vec![shim.into(), "shim-exec".into()],
+            open_files: Some(OPEN_FILES),
         };
         Runtime::open(config, Arc::clone(&self.images)).await.unwrap()
     }

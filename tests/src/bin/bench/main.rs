@@ -3,6 +3,7 @@
 mod control;
 mod placement;
 mod report;
+mod scale;
 mod traffic;
 mod vip;
 
@@ -24,6 +25,9 @@ struct Options {
     /// Shorter and fewer runs, to see whether it works at all
     #[arg(long, global = true)]
     quick: bool,
+    /// As large as it gets: of `scale` alone
+    #[arg(long, global = true, conflicts_with = "quick")]
+    full: bool,
 }
 
 #[derive(Subcommand)]
@@ -34,6 +38,18 @@ enum Bench {
     Control {
         /// Only this part
         part: Option<control::Part>,
+    },
+    /// What many nodes and tasks cost real managers; the nodes are simulated
+    Scale {
+        /// Nodes
+        #[arg(long)]
+        nodes: Option<usize>,
+        /// Tasks
+        #[arg(long)]
+        tasks: Option<usize>,
+        /// Managers, 1 or 3; without it first one, then three
+        #[arg(long)]
+        managers: Option<usize>,
     },
     /// The scheduler's placement in memory
     Placement,
@@ -59,9 +75,23 @@ fn main() -> ExitCode {
 }
 
 fn run(options: Options) -> anyhow::Result<()> {
+    if options.full && !matches!(options.bench, Bench::Scale { .. }) {
+        bail!("--full is of `scale` alone");
+    }
     let rows = match options.bench {
         Bench::Vip => vip::run(options.quick)?,
         Bench::Control { part } => control::run(part, options.quick)?,
+        Bench::Scale { nodes, tasks, managers } => {
+            let size = match (options.quick, options.full) {
+                (true, _) => scale::QUICK,
+                (_, true) => scale::FULL,
+                _ => scale::DEFAULT,
+            };
+            let given = |given: Option<usize>, default| given.unwrap_or(default);
+            let size =
+                scale::Size { nodes: given(nodes, size.nodes), tasks: given(tasks, size.tasks) };
+            scale::run(size, managers)?
+        }
         Bench::Placement => placement::rows(options.quick)?,
         Bench::Place { nodes, services, tasks } => return placement::place(nodes, services, tasks),
         Bench::Accept { port } => return traffic::accept(port),

@@ -1,0 +1,119 @@
+//! Many nodes of which only the sessions are real: the program `shoal-agents`, on a host.
+
+use crate::{Host, program, wait_for};
+use anyhow::{Context as _, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::{
+    io::{BufRead as _, BufReader},
+    net::SocketAddr,
+    process::{Child, ChildStdin, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+/// How far the nodes are, all together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Nodes with a certificate.
+    pub joined: u64,
+    /// Attempts to join that failed.
+    pub refused: u64,
+    /// Nodes with a session.
+    pub sessions: u64,
+    /// Tasks that were ever begun.
+    pub begun: u64,
+    /// Tasks that run.
+    pub running: u64,
+    /// Tasks that were told to stop, or taken away.
+    pub stopped: u64,
+    /// Messages with assignments.
+    pub messages: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// The fewest other nodes that one knows, of those that put their tables together.
+    pub least_peers: u64,
+    /// Why a node has no session, or did not join; empty if that never was.
+    pub complaint: String,
+}
+
+/// The program. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Agents {
+    child: Child,
+    progress: Arc<Mutex<Progress>>,
+    /// Closed, it tells the program to end.
+    stdin: Option<ChildStdin>,
+}
+
+impl Agents {
+    /// Begins to be so many nodes, which join the managers with the token.
+    pub fn start(
+        host: &Host,
+        managers: &[SocketAddr],
+        token: &str,
+        count: usize,
+    ) -> anyhow::Result<Agents> {
+        let mut command = host.command(program::ours("shoal-agents")?);
+        command.args(["--token", token, "--count", &count.to_string()]);
+        for manager in managers {
+            command.args(["--manager", &manager.to_string()]);
+        }
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start shoal-agents")?;
+        let stdin = child.stdin.take();
+        let lines = BufReader::new(child.stdout.take().context("it is piped")?).lines();
+        let progress = Arc::new(Mutex::new(Progress::default()));
+        let seen = Arc::clone(&progress);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Ok(now) = serde_json::from_str(&line) {
+                    *seen.lock().unwrap_or_else(PoisonError::into_inner) = now;
+                }
+            }
+        });
+        Ok(Agents { child, progress, stdin })
+    }
+
+    /// How far they are.
+    pub fn progress(&self) -> Progress {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until it is so.
+    pub fn wait(
+        &mut self,
+        what: &str,
+        patience: Duration,
+        so: impl Fn(&Progress) -> bool,
+    ) -> anyhow::Result<Progress> {
+        let progress = wait_for(what, patience, || {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(Err(status));
+            }
+            let progress = self.progress();
+            ensure!(so(&progress), "{progress:?}");
+            Ok(Ok(progress))
+        })?;
+        progress.or_else(|status| bail!("shoal-agents ended before {what}: {status}"))
+    }
+}
+
+impl Drop for Agents {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        // It may be busy, and has nothing to tidy up.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,284 @@
+//! A node without containers: tasks come to run after the time a small container takes, and end when
+//! they are told to and no node balances to them any more.
+
+use crate::intake::{self, Intake, Told, Wish};
+use shoal_agent::{Body, Inbox, News, Reports};
+use shoal_model::{TaskState, TaskStatus, Timestamp, WrongBase};
+use shoal_rpc::{Assignment, LogSubscription};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+use tokio::{sync::watch, time::sleep};
+use tonic::transport::Channel;
+
+/// From the order to a prepared container, and from there until it runs (BASELINES: a small image
+/// that is there already).
+const PREPARE: Duration = Duration::from_millis(80);
+const START: Duration = Duration::from_millis(40);
+/// An agent waits no longer than this for its release.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Of all nodes together.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Tasks that were begun. One more than are wanted is one begun for nothing.
+    pub(crate) begun: AtomicU64,
+    /// Tasks that run.
+    pub(crate) running: AtomicU64,
+    /// Tasks that were told to stop, or are not assigned any more though they ran.
+    pub(crate) stopped: AtomicU64,
+    /// Messages with assignments, their rows, and the rows' bytes.
+    pub(crate) messages: AtomicU64,
+    pub(crate) rows: AtomicU64,
+    pub(crate) bytes: AtomicU64,
+    /// Peers in the tables of the nodes that put them together.
+    peers: Mutex<Vec<Arc<AtomicU64>>>,
+}
+
+impl Counters {
+    /// The fewest peers in a table of those that were put together.
+    pub(crate) fn least_peers(&self) -> u64 {
+        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.iter().map(|count| count.load(Ordering::Relaxed)).min().unwrap_or(0)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Preparing,
+    Ready,
+    Starting,
+    Running,
+    Stopping,
+    Ended,
+}
+
+#[derive(Debug)]
+struct Held {
+    stage: Stage,
+    desired: TaskState,
+}
+
+/// A node, as its session sees it.
+pub(crate) struct Simulated {
+    tasks: Arc<Tasks>,
+    applied: watch::Sender<u64>,
+    /// The newest generation it was ever told.
+    known: AtomicU64,
+    peers: Arc<AtomicU64>,
+    /// Whether it puts its whole table together.
+    whole: bool,
+}
+
+/// Its tasks.
+struct Tasks {
+    reports: Reports,
+    held: Mutex<BTreeMap<String, Held>>,
+    counters: Arc<Counters>,
+}
+
+/// What a session has of what it was told: one of the two.
+#[derive(Default)]
+pub(crate) struct Half {
+    intake: Intake,
+    inbox: Inbox,
+}
+
+impl Simulated {
+    pub(crate) fn new(counters: Arc<Counters>, whole: bool) -> Arc<Simulated> {
+        let peers = Arc::new(AtomicU64::new(0));
+        if whole {
+            let mut all = counters.peers.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push(Arc::clone(&peers));
+        }
+        let tasks = Tasks { reports: Reports::default(), held: Mutex::default(), counters };
+        Arc::new(Simulated {
+            tasks: Arc::new(tasks),
+            applied: watch::Sender::new(0),
+            known: AtomicU64::new(0),
+            peers,
+            whole,
+        })
+    }
+}
+
+impl Body for Simulated {
+    type Inbox = Half;
+
+    fn reports(&self) -> &Reports {
+        &self.tasks.reports
+    }
+
+    fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    fn take(&self, half: &mut Half, part: Assignment) -> anyhow::Result<Option<WrongBase>> {
+        let counters = &self.tasks.counters;
+        let bytes: usize = part.rows.iter().map(|row| row.len()).sum();
+        counters.messages.fetch_add(1, Ordering::Relaxed);
+        counters.rows.fetch_add(part.rows.len() as u64, Ordering::Relaxed);
+        counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let told = if self.whole {
+            match half.inbox.take(part, self.known.load(Ordering::Relaxed))? {
+                Some(News::Assignment(assignment)) => intake::told(&assignment),
+                Some(News::WrongBase(wrong)) => return Ok(Some(wrong)),
+                None => return Ok(None),
+            }
+        } else {
+            match half.intake.take(&part)? {
+                Ok(Some(told)) => told,
+                Ok(None) => return Ok(None),
+                Err(wrong) => return Ok(Some(wrong)),
+            }
+        };
+        self.known.fetch_max(told.generation, Ordering::Relaxed);
+        if told.whole {
+            self.peers.store(told.peers as u64, Ordering::Relaxed);
+        } else {
+            // A peer that changed counts twice: only pauses depend on it.
+            self.peers.fetch_add(told.peers as u64, Ordering::Relaxed);
+        }
+        let generation = told.generation;
+        self.tasks.obey(told);
+        self.applied.send_replace(generation);
+        Ok(None)
+    }
+
+    fn release(&self, tasks: Vec<String>) {
+        tasks.iter().for_each(|task| self.tasks.end(task));
+    }
+
+    fn publish(
+        self: &Arc<Self>,
+        _: Channel,
+        _: LogSubscription,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        std::future::ready(()) // nothing here logs
+    }
+
+    fn peers(&self) -> usize {
+        usize::try_from(self.peers.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+}
+
+impl Tasks {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<String, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn obey(self: &Arc<Self>, told: Told) {
+        let mut held = self.held();
+        let gone: Vec<String> = if told.whole {
+            let named = |task: &String| told.wishes.iter().any(|wish| wish.task == *task);
+            held.keys().filter(|task| !named(task)).cloned().collect()
+        } else {
+            told.gone
+        };
+        for task in gone {
+            let Some(gone) = held.remove(&task) else { continue };
+            self.leaves(gone.stage);
+            self.reports.forget(&task);
+        }
+        for wish in told.wishes {
+            self.wish(&mut held, wish);
+        }
+    }
+
+    fn wish(self: &Arc<Self>, held: &mut BTreeMap<String, Held>, wish: Wish) {
+        let Wish { task, desired, known } = wish;
+        let Some(present) = held.get_mut(&task) else {
+            let begins = desired <= TaskState::Running && known < TaskState::Running;
+            let stage = if begins { Stage::Preparing } else { Stage::Ended };
+            held.insert(task.clone(), Held { stage, desired });
+            if begins {
+                self.counters.begun.fetch_add(1, Ordering::Relaxed);
+                tokio::spawn(Arc::clone(self).prepare(task));
+            } else if !known.is_terminal() {
+                self.report(&task, TaskState::Shutdown, "shutdown");
+            }
+            return;
+        };
+        present.desired = desired;
+        match present.stage {
+            Stage::Stopping | Stage::Ended => {}
+            stage if desired > TaskState::Running => {
+                present.stage = Stage::Stopping;
+                self.leaves(stage);
+                tokio::spawn(Arc::clone(self).stop(task));
+            }
+            Stage::Ready if desired == TaskState::Running => {
+                present.stage = Stage::Starting;
+                tokio::spawn(Arc::clone(self).start(task));
+            }
+            _ => {}
+        }
+    }
+
+    async fn prepare(self: Arc<Self>, task: String) {
+        self.report(&task, TaskState::Accepted, "accepted");
+        self.report(&task, TaskState::Preparing, "preparing");
+        sleep(PREPARE).await;
+        if !self.step(&task, Stage::Preparing, Stage::Ready) {
+            return;
+        }
+        self.report(&task, TaskState::Ready, "prepared");
+        let wanted = self.held().get(&task).is_some_and(|held| held.desired == TaskState::Running);
+        if wanted && self.step(&task, Stage::Ready, Stage::Starting) {
+            self.start(task).await;
+        }
+    }
+
+    async fn start(self: Arc<Self>, task: String) {
+        self.report(&task, TaskState::Starting, "starting");
+        sleep(START).await;
+        if self.step(&task, Stage::Starting, Stage::Running) {
+            self.counters.running.fetch_add(1, Ordering::Relaxed);
+            self.report(&task, TaskState::Running, "started");
+        }
+    }
+
+    async fn stop(self: Arc<Self>, task: String) {
+        sleep(DRAIN).await;
+        self.end(&task);
+    }
+
+    fn end(&self, task: &str) {
+        if self.step(task, Stage::Stopping, Stage::Ended) {
+            self.report(task, TaskState::Shutdown, "shutdown");
+        }
+    }
+
+    /// From one stage to the next; `false` when the task is in another, or gone.
+    fn step(&self, task: &str, from: Stage, to: Stage) -> bool {
+        let mut held = self.held();
+        let Some(held) = held.get_mut(task).filter(|held| held.stage == from) else {
+            return false;
+        };
+        held.stage = to;
+        true
+    }
+
+    /// A task is not to run any more.
+    fn leaves(&self, stage: Stage) {
+        if matches!(stage, Stage::Stopping | Stage::Ended) {
+            return; // counted when it was told to stop
+        }
+        self.counters.stopped.fetch_add(1, Ordering::Relaxed);
+        if stage == Stage::Running {
+            self.counters.running.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn report(&self, task: &str, state: TaskState, message: &str) {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = Timestamp(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
+        let (message, err) = (message.to_owned(), String::new());
+        self.reports.report(task, TaskStatus { state, since, message, err, container: None });
+    }
+}
