@@ -18,4 +18,4 @@ mod tables;
 
 pub use agent::{Agent, AgentConfig};
 pub use join::{Joined, join, renew};
-pub use session::SessionState;
+pub use session::{SessionState, WantedTls};

@@ -5,7 +5,7 @@
 //! slow agent gets everything that happened meanwhile as one difference.
 use crate::{
     board, edit,
-    error::{chain, from_store},
+    error::{chain, from_store, status_of},
     manager::{Inner, Shared},
     managers::bearings,
     parts::parts,
@@ -16,10 +16,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
 use shoal_cores::{Report, Subscriber, heartbeat_period};
 use shoal_identity::{Peer, unknown_node};
-use shoal_model::{NodeDescription, NodeState, TaskStatus};
+use shoal_model::{NodeDescription, NodeState, NodeTls, TaskStatus};
 use shoal_rpc::{
     AgentMessage, Assignment, Bearings, Hello, LeaveReply, LeaveRequest, LogAck, LogBatch,
-    ManagerMessage, TaskStatuses, Welcome, agent_message::Kind as FromAgent,
+    ManagerMessage, TaskStatuses, Tls, Trust, Welcome, agent_message::Kind as FromAgent,
     dispatcher_server::Dispatcher, manager_message::Kind,
 };
 use std::{
@@ -61,6 +61,7 @@ impl Dispatcher for DispatcherService {
             unsent: VecDeque::new(),
             period: Duration::ZERO,
             told: Bearings::default(),
+            trusts: (0, String::new()),
         };
         let incoming = request.into_inner();
         inner.tasks.spawn(talk.run(incoming));
@@ -104,6 +105,8 @@ struct Talk {
     period: Duration,
     /// Managers and role it was told.
     told: Bearings,
+    /// Version of the cluster's object at which it was told what to trust, and that.
+    trusts: (u64, String),
 }
 
 impl Talk {
@@ -171,6 +174,7 @@ impl Talk {
                 "node {twin} has the same WireGuard key: was the data root copied from it? Remove the key on this node and start the daemon again"
             )));
         }
+        let tls = hello.tls.as_ref().map(|tls| self.tls(tls)).transpose()?;
         let registered = edit::node(&self.inner.store, &self.node, |node| {
             node.description = Some(description.clone());
             node.overlay.public_key = Some(hello.public_key.clone());
@@ -178,6 +182,9 @@ impl Talk {
             node.status.state = NodeState::Ready;
             node.status.message = String::new();
             node.status.addr = seen.to_string();
+            if tls.is_some() {
+                node.tls.clone_from(&tls);
+            }
         });
         registered.await.map_err(|e| Status::unavailable(from_store(e).message))
     }
@@ -235,6 +242,7 @@ impl Talk {
                 self.unsent.clear();
                 self.subscriber.reset();
             }
+            Some(FromAgent::Tls(tls)) => self.certified(&tls).await?,
             Some(FromAgent::Hello(_)) => {
                 return Err(Status::invalid_argument(
                     "hello was said already; begin a new session",
@@ -243,6 +251,24 @@ impl Talk {
             None => return Err(Status::invalid_argument("a message of unknown kind")),
         }
         Ok(())
+    }
+
+    /// What the node says of its certificate, checked.
+    fn tls(&self, tls: &Tls) -> Result<NodeTls, Status> {
+        let authority = self.inner.authority().map_err(|e| status_of(&e))?;
+        let (identity, tls) = authority
+            .report(&tls.certificate, &tls.trust)
+            .map_err(|e| Status::invalid_argument(chain(&e)))?;
+        match identity.node_id == self.node && identity.cluster_id == self.inner.cluster_id {
+            true => Ok(tls),
+            false => Err(Status::invalid_argument(format!("it has a certificate of {identity}"))),
+        }
+    }
+
+    async fn certified(&self, tls: &Tls) -> Result<(), Status> {
+        let tls = self.tls(tls)?;
+        let taken = edit::node(&self.inner.store, &self.node, |node| node.tls = Some(tls.clone()));
+        taken.await.map_err(|e| Status::unavailable(from_store(e).message))
     }
 
     async fn report(&self, statuses: TaskStatuses) -> Result<(), Status> {
@@ -270,10 +296,26 @@ impl Talk {
         Ok(())
     }
 
+    /// Says which roots to trust, if they are others than was said.
+    fn tell_trust(&mut self) -> Result<(), Status> {
+        let version = self.inner.store.read(|s| s.cluster.as_ref().map_or(0, |c| c.meta.version));
+        if version == self.trusts.0 {
+            return Ok(());
+        }
+        let roots = self.inner.authority().map_err(|e| status_of(&e))?.trust.pem();
+        if roots != self.trusts.1 && !self.session.tell(Kind::Trust(Trust { roots: roots.clone() }))
+        {
+            return Err(Status::resource_exhausted("the agent does not read its messages"));
+        }
+        self.trusts = (version, roots);
+        Ok(())
+    }
+
     /// Whether the node is still there; tells it who manages and the heartbeat period, each if it is
     /// another now.
     fn check(&mut self) -> Result<(), Status> {
         self.tell_bearings()?;
+        self.tell_trust()?;
         let node = &self.node;
         let (present, period) = self.inner.store.read(|state| {
             let present = state.nodes.get(node).map(|n| n.status.state);
