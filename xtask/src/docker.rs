@@ -41,6 +41,19 @@ pub(crate) fn peers_folder() -> PathBuf {
     workspace::root().join("target/peers")
 }
 
+/// Debian's cfssl, unpacked below `target/`: the external CA of a test. `None` where apt has none.
+pub(crate) fn cfssl() -> Option<PathBuf> {
+    const PACKAGE: &str = "golang-cfssl";
+    let cfssl = peers_folder().join("usr/bin/cfssl");
+    if !cfssl.is_file() {
+        println!("Unpacking Debian's {PACKAGE} under target/, for a test: not installed.");
+        if let Err(error) = packages::unpack(PACKAGE, &peers_folder()) {
+            eprintln!("{PACKAGE} is not to be had: {error:#}");
+        }
+    }
+    cfssl.is_file().then_some(cfssl)
+}
+
 /// Unpacks Docker's daemon and etcd below `target/`.
 pub(crate) fn peers() -> anyhow::Result<()> {
     let dir = peers_folder();

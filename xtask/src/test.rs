@@ -43,12 +43,15 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     let mut programs = build_tests(&["--workspace", "--all-targets"])?;
     programs.sort_by_key(|p| p.multi_node);
     let skips = env::temp_dir().join(format!("shoal-skips-{}", std::process::id()));
-    let environment = [
+    let mut environment = vec![
         ("PATH", env::var("PATH").unwrap_or_default()),
         ("SHOAL_DOCKER", docker.display().to_string()),
         ("SHOAL_SKIPS", skips.display().to_string()),
         ("RUST_BACKTRACE", env::var("RUST_BACKTRACE").unwrap_or_else(|_| "1".to_owned())),
     ];
+    if let Some(cfssl) = docker::cfssl() {
+        environment.push(("SHOAL_CFSSL", cfssl.display().to_string()));
+    }
     for program in &programs {
         heading(&program.name);
         let mut command = process::as_root(&program.executable, &environment)?;

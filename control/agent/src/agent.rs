@@ -10,7 +10,7 @@ use crate::{
     plane::{OVERLAY, Plane, PlanePaths, overlay_mtu},
     reports::Reports,
     runner::Crew,
-    session::{Session, SessionConfig, SessionState, say_leave},
+    session::{Session, SessionConfig, SessionState, WantedTls, say_leave},
     supervisor::{NetCommand, NetSupervisor},
 };
 use anyhow::{Context, Result, bail};
@@ -108,6 +108,7 @@ impl Agent {
             book_file: Some(book_file),
             certificate: config.certificate,
             role: watch::Sender::new(None),
+            tls: watch::Sender::default(),
             description: config.description,
             public_key: status.public_key,
             data_path_addr: config.advertise.to_string(),
@@ -151,6 +152,11 @@ impl Agent {
     /// The role the managers want this node to have; `None` until they have said.
     pub fn role(&self) -> watch::Receiver<Option<Role>> {
         self.config.role.subscribe()
+    }
+
+    /// What the managers want this node's certificate to be.
+    pub fn tls(&self) -> watch::Receiver<WantedTls> {
+        self.config.tls.subscribe()
     }
 
     /// The managers this node knows: id (empty when not known yet) and address.

@@ -2,7 +2,7 @@
 //! and how a node gets its next certificate.
 use anyhow::{Context, Result, bail};
 use shoal_identity::{
-    JoinToken, NodeCertificate, NodeKey, RootCertificate, client_config, connect, fetch_root,
+    JoinToken, NodeCertificate, NodeKey, Trust, chain, client_config, connect, fetch_root,
 };
 use shoal_model::Availability;
 use shoal_rpc::{IssueRequest, certificates_client::CertificatesClient};
@@ -53,7 +53,7 @@ async fn ask(
 ) -> Result<(NodeCertificate, u16)> {
     let root = fetch_root(manager, parsed.digest()).await?;
     let key = NodeKey::create()?;
-    let channel = connect(manager, client_config(&root, None)?).await?;
+    let channel = connect(manager, client_config(&root.clone().into(), None)?).await?;
     let availability = match availability {
         Availability::Active => "active",
         Availability::Pause => "pause",
@@ -67,14 +67,22 @@ async fn ask(
     let reply = timeout(PATIENCE, CertificatesClient::new(channel).issue(request)).await;
     let reply = reply.with_context(|| format!("{manager} did not sign within {PATIENCE:?}"))?;
     // The manager's words are for the user: a wrong token, a role it does not give.
-    let reply = reply.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner();
-    let root = RootCertificate::from_pem(&reply.root)
+    let reply = reply.map_err(|status| said(&status))?.into_inner();
+    let trust = Trust::from_pem(&reply.root)
         .ok()
-        .filter(|given| given.digest() == root.digest())
+        .filter(|given| given.present().digest() == root.digest())
         .with_context(|| format!("{manager} answered with another root than it had shown"))?;
     let port = u16::try_from(reply.data_path_port).ok().filter(|port| *port != 0);
     let port = port.with_context(|| format!("{manager} named no UDP port of the overlay"))?;
-    Ok((NodeCertificate::new(key, &reply.certificate, root)?, port))
+    Ok((NodeCertificate::new(key, &reply.certificate, trust)?, port))
+}
+
+/// The manager's own words, or what became of the connection.
+fn said(status: &tonic::Status) -> anyhow::Error {
+    match std::error::Error::source(status) {
+        Some(_) => anyhow::anyhow!("{}", chain(status)),
+        None => anyhow::anyhow!("{}", status.message()),
+    }
 }
 
 /// Asks the managers at `addrs`, in turn, for a new certificate with the role the cluster gives this
@@ -95,12 +103,14 @@ pub async fn renew(addrs: &[SocketAddr], present: &NodeCertificate) -> Result<No
 
 async fn ask_again(manager: SocketAddr, present: &NodeCertificate) -> Result<NodeCertificate> {
     let key = NodeKey::create()?;
-    let channel = connect(manager, client_config(present.root(), Some(present))?).await?;
+    let channel = connect(manager, client_config(present.trust(), Some(present))?).await?;
     let request = IssueRequest { csr: key.csr_pem()?, ..Default::default() };
     let reply = timeout(PATIENCE, CertificatesClient::new(channel).issue(request)).await;
     let reply = reply.with_context(|| format!("{manager} did not sign within {PATIENCE:?}"))?;
-    let reply = reply.map_err(|status| anyhow::anyhow!("{}", status.message()))?.into_inner();
-    let renewed = NodeCertificate::new(key, &reply.certificate, present.root().clone())?;
+    let reply = reply.map_err(|status| said(&status))?.into_inner();
+    let trust = Trust::from_pem(&reply.root)
+        .with_context(|| format!("{manager} names no root to trust"))?;
+    let renewed = NodeCertificate::new(key, &reply.certificate, trust)?;
     let (old, new) = (present.identity(), renewed.identity());
     if (&new.node_id, &new.cluster_id) != (&old.node_id, &old.cluster_id) {
         bail!("{manager} signed a certificate for another node, {}", new.node_id);

@@ -21,4 +21,4 @@ pub use agent::{Agent, AgentConfig};
 pub use inbox::{Inbox, News};
 pub use join::{Joined, join, renew};
 pub use reports::Reports;
-pub use session::{Body, Session, SessionConfig, SessionState};
+pub use session::{Body, Session, SessionConfig, SessionState, WantedTls};

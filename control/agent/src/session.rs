@@ -8,11 +8,11 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
 use prost::Message;
-use shoal_identity::{NodeCertificate, client_config, connect_within};
+use shoal_identity::{NodeCertificate, chain, client_config, connect_within};
 use shoal_model::{NodeDescription, Role, WrongBase, longest_pause};
 use shoal_rpc::{
     AgentMessage, Applied, Assignment, Bearings, Heartbeat, Hello, LeaveRequest, LogSubscription,
-    ManagerMessage, Resync, TaskStatus, TaskStatuses, agent_message,
+    ManagerMessage, Resync, TaskStatus, TaskStatuses, Tls, agent_message,
     dispatcher_client::DispatcherClient, manager_message::Kind,
 };
 use std::{
@@ -92,11 +92,24 @@ pub struct SessionConfig {
     pub(crate) certificate: watch::Receiver<Arc<NodeCertificate>>,
     /// The role the managers want this node to have.
     pub(crate) role: watch::Sender<Option<Role>>,
+    /// What they want of its certificate.
+    pub(crate) tls: watch::Sender<WantedTls>,
     pub(crate) description: NodeDescription,
     /// WireGuard public key, base64.
     pub(crate) public_key: String,
     pub(crate) data_path_addr: String,
     pub(crate) data_path_port: u16,
+}
+
+/// What the managers want a node's connections to rest on.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WantedTls {
+    /// The roots to trust, PEM; `None` until they have said.
+    pub trust: Option<String>,
+    /// Digest of the root that is to sign the node's certificate; `None` if any will do.
+    pub root: Option<String>,
+    /// How often the managers have said to renew.
+    pub orders: u64,
 }
 
 /// State of the session, for `docker info`.
@@ -135,7 +148,7 @@ impl<B: Body> Session<B> {
                     self.config.learn(&bearings);
                     attempt = Attempt::Redirected;
                 }
-                let said = format!("{error:#}");
+                let said = chain(error.as_ref());
                 if attempt == Attempt::Redirected && self.config.book().leader().is_some() {
                     tracing::debug!(%manager, said, "sent on to the leader");
                 } else {
@@ -156,6 +169,7 @@ impl<B: Body> Session<B> {
             public_key: self.config.public_key.clone(),
             data_path_addr: self.config.data_path_addr.clone(),
             data_path_port: self.config.data_path_port.into(),
+            tls: Some(tls_of(&self.config.certificate.borrow())),
         };
         tx.send(message(agent_message::Kind::Hello(hello))).await?;
         let mut client = DispatcherClient::new(channel.clone()).max_decoding_message_size(MESSAGE);
@@ -178,6 +192,7 @@ impl<B: Body> Session<B> {
         mut period: watch::Receiver<Duration>,
     ) -> Result<()> {
         let mut next_beat = Instant::now();
+        let mut certificate = self.config.certificate.clone();
         let mut applied = self.body.applied();
         applied.mark_changed();
         loop {
@@ -190,6 +205,10 @@ impl<B: Body> Session<B> {
                     changed?;
                     next_beat = Instant::now() + managers::beat(*period.borrow_and_update(), rand::random());
                     continue;
+                }
+                changed = certificate.changed() => {
+                    changed?;
+                    agent_message::Kind::Tls(tls_of(&certificate.borrow_and_update()))
                 }
                 changed = applied.changed() => {
                     changed?;
@@ -250,6 +269,18 @@ impl<B: Body> Session<B> {
                         self.config.role.send_replace(Some(role));
                     }
                 }
+                Some(Kind::Trust(trust)) => {
+                    self.config.tls.send_modify(|tls| tls.trust = Some(trust.roots));
+                }
+                Some(Kind::Renew(renew)) => {
+                    // Said again, in case it was lost what the node has.
+                    let tls = tls_of(&self.config.certificate.borrow());
+                    tx.send(message(agent_message::Kind::Tls(tls))).await?;
+                    self.config.tls.send_modify(|tls| {
+                        tls.root = Some(renew.root);
+                        tls.orders += 1;
+                    });
+                }
                 Some(Kind::Welcome(welcome)) => {
                     let told = Duration::from_millis(welcome.heartbeat_period_ms.into());
                     period.send_replace(told.clamp(SHORTEST_BEAT, LONGEST_BEAT));
@@ -275,6 +306,7 @@ impl SessionConfig {
             book_file: None,
             certificate,
             role: watch::Sender::new(None),
+            tls: watch::Sender::default(),
             description,
             public_key,
             data_path_addr: String::new(),
@@ -299,7 +331,7 @@ impl SessionConfig {
 
     async fn connect(&self, manager: SocketAddr) -> Result<Channel> {
         let certificate = self.certificate.borrow().clone();
-        let tls = client_config(certificate.root(), Some(&certificate))?;
+        let tls = client_config(certificate.trust(), Some(&certificate))?;
         Ok(connect_within(CONNECT, manager, tls).await?)
     }
 }
@@ -341,6 +373,10 @@ impl Drop for Subscriptions {
             handle.abort();
         }
     }
+}
+
+fn tls_of(certificate: &NodeCertificate) -> Tls {
+    Tls { certificate: certificate.pem().to_owned(), trust: certificate.trust().pem() }
 }
 
 fn message(kind: agent_message::Kind) -> AgentMessage {

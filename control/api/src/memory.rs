@@ -138,6 +138,7 @@ impl Inner {
             data_path_port: 51820,
             removed_nodes: BTreeMap::new(),
             unlock_key: None,
+            root_rotation: None,
         };
         let mut manager = node(&id, "alpha", Role::Manager, availability);
         manager.manager_addr = Some("127.0.0.1:2377".to_owned());
@@ -298,6 +299,7 @@ fn node(id: &str, hostname: &str, role: Role, availability: Availability) -> Nod
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
+        tls: None,
     }
 }
 

@@ -210,7 +210,11 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
         ("/configs/create", json!({ "Name": "s" })),
         ("/volumes/create", json!({ "Name": "s" })),
         ("/images/create?fromImage=x&tag=1", Value::Null),
-        ("/swarm/update?version=1", json!({ "CAConfig": { "ForceRotate": 1 } })),
+        ("/swarm/update?version=1", json!({ "TaskDefaults": { "LogDriver": { "Name": "x" } } })),
+        (
+            "/swarm/init",
+            json!({ "Spec": { "CAConfig": { "SigningCACert": "x", "SigningCAKey": "y" } } }),
+        ),
         ("/build", Value::Null),
     ] {
         let answer = f.post(path, body);
@@ -229,6 +233,25 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
     ] {
         assert_eq!(f.get(path).status, 404, "{path}");
     }
+}
+
+#[test]
+fn an_external_ca_of_an_unknown_protocol_is_refused_in_docker_s_words() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    let with = |protocol: &str| {
+        json!({ "CAConfig": { "ExternalCAs": [
+        { "Protocol": protocol, "URL": "https://ca.example/", "Options": null } ] } })
+    };
+    for (path, body) in [
+        ("/swarm/update?version=1", with("acme")),
+        ("/swarm/init", json!({ "Spec": with("acme") })),
+    ] {
+        let answer = f.post(path, body);
+        let said = (answer.status.as_u16(), answer.message());
+        assert_eq!(said, (400, "invalid protocol: \"acme\"".to_owned()), "{path}");
+    }
+    let answer = f.post("/swarm/update?version=1", with("CFSSL"));
+    assert_ne!(answer.status, 400, "in whatever case: {}", answer.text);
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub enum Command {
 /// Commands on the cluster.
 #[derive(Subcommand, Clone, Debug)]
 pub enum SwarmCommand {
+    /// Display and rotate the root CA
+    Ca(SwarmCa),
     /// Initialize a swarm
     Init(SwarmInit),
     /// Join a swarm as a node and/or manager
@@ -90,6 +92,32 @@ pub enum SwarmCommand {
     Update(SwarmUpdate),
 }
 
+/// `swarm ca`.
+#[derive(Args, Clone, Debug)]
+pub struct SwarmCa {
+    /// Rotate the swarm CA - if no certificate or key are provided, new ones will be generated
+    #[arg(long)]
+    pub rotate: bool,
+    /// Path to the PEM-formatted root CA certificate to use for the new cluster
+    #[arg(long)]
+    pub ca_cert: Option<PathBuf>,
+    /// Path to the PEM-formatted root CA key to use for the new cluster
+    #[arg(long)]
+    pub ca_key: Option<PathBuf>,
+    /// Specifications of one or more certificate signing endpoints
+    #[arg(long)]
+    pub external_ca: Vec<String>,
+    /// Validity period for node certificates (ns|us|ms|s|m|h)
+    #[arg(long, value_parser = crate::durations::parse)]
+    pub cert_expiry: Option<i64>,
+    /// Exit immediately instead of waiting for the root rotation to converge
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Suppress progress output
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
 /// `swarm update`.
 #[derive(Args, Clone, Debug)]
 pub struct SwarmUpdate {
@@ -99,6 +127,9 @@ pub struct SwarmUpdate {
     /// Validity period for node certificates (ns|us|ms|s|m|h)
     #[arg(long, value_parser = crate::durations::parse)]
     pub cert_expiry: Option<i64>,
+    /// Specifications of one or more certificate signing endpoints
+    #[arg(long)]
+    pub external_ca: Vec<String>,
     /// Dispatcher heartbeat period (ns|us|ms|s|m|h)
     #[arg(long, value_parser = crate::durations::parse)]
     pub dispatcher_heartbeat: Option<i64>,
@@ -148,6 +179,9 @@ pub struct SwarmInit {
     /// Default address pool subnet mask length
     #[arg(long, default_value_t = 24)]
     pub default_addr_pool_mask_length: u32,
+    /// Specifications of one or more certificate signing endpoints
+    #[arg(long)]
+    pub external_ca: Vec<String>,
     /// Dispatcher heartbeat period (ns|us|ms|s|m|h)
     #[arg(long, value_parser = crate::durations::parse)]
     pub dispatcher_heartbeat: Option<i64>,

@@ -93,5 +93,6 @@ fn node(number: usize) -> Node {
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
+        tls: None,
     }
 }

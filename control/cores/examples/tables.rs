@@ -31,6 +31,7 @@ fn node(n: usize) -> Node {
             address: Some(Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(n).unwrap_or(0))),
         },
         down_since: None,
+        tls: None,
     }
 }
 

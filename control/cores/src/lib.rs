@@ -20,6 +20,7 @@ mod liveness;
 mod orchestrator;
 mod ports;
 mod reports;
+mod rotation;
 mod scheduler;
 mod spec;
 #[cfg(test)]
@@ -42,6 +43,10 @@ pub use orchestrator::{
 };
 pub use ports::{PortError, check_ports};
 pub use reports::{Report, accept};
+pub use rotation::{
+    CrossSigner, MOST_RENEWING, Needed, RENEWAL_PATIENCE, RenewalStep, Renewals, RootChange,
+    RootPlan, RootRefusal, RootWish, all_renewed, finished, plan_root,
+};
 pub use scheduler::{Descriptor as SpreadDescriptor, MOST_PLACED, Scheduler, schedule};
 pub use shoal_model::{PortWish, port_wishes};
 pub use spec::{attachments, host_ports, network_of, uses_vip};

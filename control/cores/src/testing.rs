@@ -49,6 +49,7 @@ impl World {
             data_path_port: 51820,
             removed_nodes: BTreeMap::new(),
             unlock_key: None,
+            root_rotation: None,
         }));
         world.network_with("ingress", "10.0.0.0/24", |n| n.ingress = true);
         world
@@ -139,6 +140,7 @@ impl World {
                 address: None,
             },
             down_since: None,
+            tls: None,
         }));
     }
 

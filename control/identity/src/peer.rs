@@ -3,7 +3,7 @@
 use crate::{IdentityError, certificate::parse};
 use rustls::pki_types::CertificateDer;
 use shoal_model::Role;
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 use x509_parser::{der_parser::asn1_rs::Oid, oid_registry, x509::X509Name};
 
 /// The word for a role in the organizational unit of a certificate.
@@ -23,6 +23,13 @@ pub struct Identity {
     pub role: Role,
     /// Cluster id (organization).
     pub cluster_id: String,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Identity { node_id, role, cluster_id } = self;
+        write!(f, "node {node_id} as {} of cluster {cluster_id}", unit(*role))
+    }
 }
 
 impl Identity {

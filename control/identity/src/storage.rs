@@ -1,7 +1,7 @@
 //! The node's certificate files under the data root.
 
 use crate::{
-    IdentityError, KeyLock, NodeCertificate, NodeKey, RootCertificate,
+    IdentityError, KeyLock, NodeCertificate, NodeKey, Trust,
     certificate::MAX_PEM,
     lock::{opened, sealed},
 };
@@ -52,7 +52,7 @@ impl CertificateDir {
         fs::DirBuilder::new().mode(0o700).create(&fresh).map_err(at("make the folder", &fresh))?;
         write(&fresh.join(KEY), 0o600, &sealed(node.key().pem(), locks))?;
         write(&fresh.join(CERTIFICATE), 0o644, node.pem())?;
-        write(&fresh.join(ROOT), 0o644, node.root().pem())?;
+        write(&fresh.join(ROOT), 0o644, &node.trust().pem())?;
         sync(&fresh)?;
         let old = self.0.try_exists().map_err(at("look for", &self.0))?;
         let flags = if old { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
@@ -81,7 +81,7 @@ impl CertificateDir {
             (Some(key), Some(certificate), Some(root)) => NodeCertificate::new(
                 NodeKey::from_pem(&opened(key, lock)?)?,
                 &certificate,
-                RootCertificate::from_pem(&root)?,
+                Trust::from_pem(&root)?,
             )
             .map(Some),
         }

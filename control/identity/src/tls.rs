@@ -1,10 +1,10 @@
 //! TLS settings between nodes. TLS 1.3 only; no resumption, so every connection is checked anew.
 //!
-//! Host names are not looked at: a server must show a certificate of the cluster's root with the
-//! role of a manager. Clients may come without a certificate (a new node has none); one that is
+//! Host names are not looked at: a server must show a certificate of the cluster's root, or of one of
+//! both while the root is rotated, with the role of a manager. Clients may come without a certificate (a new node has none); one that is
 //! shown must be a node's of this cluster.
 
-use crate::{Identity, IdentityError, NodeCertificate, RootCertificate};
+use crate::{Identity, IdentityError, NodeCertificate, RootCertificate, Trust};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
     RootCertStore, ServerConfig, SignatureScheme,
@@ -34,20 +34,20 @@ pub fn server_config(node: &NodeCertificate) -> Result<Arc<ServerConfig>, Identi
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_single_cert(vec![node.der().clone()], key(node)?)?;
+        .with_single_cert(node.shown().to_vec(), key(node)?)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
-/// Settings of a client that trusts managers of this root, and shows the node's certificate if
+/// Settings of a client that trusts managers of these roots, and shows the node's certificate if
 /// there is one already.
 pub fn client_config(
-    root: &RootCertificate,
+    trust: &Trust,
     node: Option<&NodeCertificate>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
-    managers_only(root, node, None)
+    managers_only(trust, node, None)
 }
 
 /// Settings of a client that trusts only the manager with this node id, and shows `node`.
@@ -55,18 +55,17 @@ pub fn peer_config(
     node: &NodeCertificate,
     peer_id: &str,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
-    managers_only(node.root(), Some(node), Some(peer_id.to_owned()))
+    managers_only(node.trust(), Some(node), Some(peer_id.to_owned()))
 }
 
 fn managers_only(
-    root: &RootCertificate,
+    trust: &Trust,
     node: Option<&NodeCertificate>,
     node_id: Option<String>,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = ManagersOnly {
-        roots: store(root)?,
-        root: root.clone(),
+        roots: anchors(trust, store)?,
         cluster_id: node.map(|n| n.identity().cluster_id.clone()),
         node_id,
         provider: provider.clone(),
@@ -91,12 +90,57 @@ fn client(
         .dangerous()
         .with_custom_certificate_verifier(verifier);
     let mut config = match node {
-        Some(node) => builder.with_client_auth_cert(vec![node.der().clone()], key(node)?)?,
+        Some(node) => builder.with_client_auth_cert(node.shown().to_vec(), key(node)?)?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(Arc::new(config))
+}
+
+/// Each root, with what certificates are checked by against it alone: an expired one counts for nothing.
+type Anchors<V> = Vec<(RootCertificate, V)>;
+
+fn anchors<V>(
+    trust: &Trust,
+    make: impl Fn(&RootCertificate) -> Result<V, IdentityError>,
+) -> Result<Anchors<V>, IdentityError> {
+    trust.roots().iter().map(|root| Ok((root.clone(), make(root)?))).collect()
+}
+
+/// The first root that answers for the certificate shown. With several, the last one's reason is told.
+fn first_of<V, R>(
+    anchors: &Anchors<V>,
+    now: UnixTime,
+    check: impl Fn(&V) -> Result<R, Error>,
+) -> Result<R, Error> {
+    let mut last = Error::General("no root is trusted".to_owned());
+    for (root, anchor) in anchors {
+        match check_root(root, now).and_then(|()| check(anchor)) {
+            Ok(verified) => return Ok(verified),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// A certificate of another root, in words that say what to do.
+fn of_another_root(
+    error: Error,
+    whose: &'static str,
+    roots: impl Iterator<Item = String>,
+    remedy: &str,
+) -> Error {
+    match error {
+        Error::InvalidCertificate(
+            CertificateError::BadSignature | CertificateError::UnknownIssuer,
+        ) => {
+            let roots: Vec<String> = roots.collect();
+            let roots = roots.join(" or ");
+            refused(whose, format!("no root trusted here has signed it ({roots}): {remedy}"))
+        }
+        other => other,
+    }
 }
 
 fn store(root: &RootCertificate) -> Result<RootCertStore, IdentityError> {
@@ -139,8 +183,9 @@ fn node_of(der: &CertificateDer<'_>, cluster_id: Option<&str>) -> Result<Identit
 /// For servers: clients without a certificate, and nodes of the cluster.
 #[derive(Debug)]
 struct NodesOnly {
-    inner: Arc<dyn ClientCertVerifier>,
-    root: RootCertificate,
+    inner: Anchors<Arc<dyn ClientCertVerifier>>,
+    /// The same for all roots.
+    signatures: Arc<dyn ClientCertVerifier>,
     cluster_id: String,
 }
 
@@ -149,23 +194,27 @@ impl NodesOnly {
         node: &NodeCertificate,
         provider: Arc<CryptoProvider>,
     ) -> Result<NodesOnly, IdentityError> {
-        let roots = Arc::new(store(node.root())?);
-        let inner = WebPkiClientVerifier::builder_with_provider(roots, provider)
-            .allow_unauthenticated()
-            .build()
-            .map_err(|e| IdentityError::invalid("root certificate", e))?;
+        let inner = anchors(node.trust(), |root| {
+            let roots = Arc::new(store(root)?);
+            WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| IdentityError::invalid("root certificate", e))
+        })?;
+        let signatures = Arc::clone(&inner[0].1); // there is always one
         let cluster_id = node.identity().cluster_id.clone();
-        Ok(NodesOnly { inner, root: node.root().clone(), cluster_id })
+        Ok(NodesOnly { inner, signatures, cluster_id })
     }
 }
 
 impl ClientCertVerifier for NodesOnly {
     fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
+        false
     }
 
+    /// None: roots made by a rotation have the same name, and a client shows what it has.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
+        &[]
     }
 
     fn verify_client_cert(
@@ -174,8 +223,16 @@ impl ClientCertVerifier for NodesOnly {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        check_root(&self.root, now)?;
-        let verified = self.inner.verify_client_cert(certificate, intermediates, now)?;
+        let checked = first_of(&self.inner, now, |verifier| {
+            verifier.verify_client_cert(certificate, intermediates, now)
+        });
+        let verified = match checked {
+            // What the client is told by TLS is no more than a word; this one says most.
+            Err(Error::InvalidCertificate(CertificateError::BadSignature)) => {
+                return Err(CertificateError::UnknownIssuer.into());
+            }
+            checked => checked?,
+        };
         node_of(certificate, Some(&self.cluster_id))?;
         Ok(verified)
     }
@@ -186,7 +243,7 @@ impl ClientCertVerifier for NodesOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        self.signatures.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -195,19 +252,18 @@ impl ClientCertVerifier for NodesOnly {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        self.signatures.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.signatures.supported_verify_schemes()
     }
 }
 
 /// For clients: managers of the cluster; one of them, where a node id is given.
 #[derive(Debug)]
 struct ManagersOnly {
-    roots: RootCertStore,
-    root: RootCertificate,
+    roots: Anchors<RootCertStore>,
     cluster_id: Option<String>,
     node_id: Option<String>,
     provider: Arc<CryptoProvider>,
@@ -222,14 +278,20 @@ impl ServerCertVerifier for ManagersOnly {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        check_root(&self.root, now)?;
-        verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(certificate)?,
-            &self.roots,
-            intermediates,
-            now,
-            self.provider.signature_verification_algorithms.all,
-        )?;
+        let parsed = ParsedCertificate::try_from(certificate)?;
+        let checked = first_of(&self.roots, now, |roots| {
+            verify_server_cert_signed_by_trust_anchor(
+                &parsed,
+                roots,
+                intermediates,
+                now,
+                self.provider.signature_verification_algorithms.all,
+            )
+        });
+        checked.map_err(|error| {
+            let roots = self.roots.iter().map(|(root, _)| root.digest().to_string());
+            of_another_root(error, "server's certificate", roots, ROTATED)
+        })?;
         let server = node_of(certificate, self.cluster_id.as_deref())?;
         if self.node_id.as_ref().is_some_and(|id| *id != server.node_id) {
             let found = server.node_id;
@@ -265,6 +327,50 @@ impl ServerCertVerifier for ManagersOnly {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+/// Whether both sides of a connection will believe a node's certificate, by this root alone.
+pub(crate) fn check_usable(
+    certificate: &CertificateDer<'_>,
+    root: &RootCertificate,
+    now: UnixTime,
+) -> Result<(), Error> {
+    check_root(root, now)?;
+    let provider = Arc::new(ring::default_provider());
+    let roots = Arc::new(store(root).map_err(|e| refused("cluster's root certificate", e))?);
+    let algorithms = provider.signature_verification_algorithms.all;
+    let parsed = ParsedCertificate::try_from(certificate)?;
+    verify_server_cert_signed_by_trust_anchor(&parsed, &roots, &[], now, algorithms)?;
+    WebPkiClientVerifier::builder_with_provider(roots, provider)
+        .build()
+        .map_err(|e| refused("cluster's root certificate", e))?
+        .verify_client_cert(certificate, &[], now)
+        .map(drop)
+}
+
+/// Settings for talking to an external CA: its certificate must be of one of the roots and for its host,
+/// as everywhere on the web; it is shown the node's certificate if there is one.
+pub(crate) fn external_config(
+    roots: &[RootCertificate],
+    node: Option<&NodeCertificate>,
+) -> Result<Arc<ClientConfig>, IdentityError> {
+    let mut trusted = RootCertStore::empty();
+    for root in roots {
+        trusted.add(root.der().clone())?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(trusted);
+    let mut config = match node {
+        Some(node) => builder.with_client_auth_cert(node.shown().to_vec(), key(node)?)?,
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+const ROTATED: &str = "the manager is of another swarm, or the swarm's root CA was rotated while this \
+     node was away; then leave with `swarm leave --force` and join again";
 
 /// Accepts whoever holds the key of the certificate shown.
 #[derive(Debug)]
@@ -336,7 +442,8 @@ mod tests {
     fn server_says(ca: &RootCa, client: &NodeCertificate, now: UnixTime) -> String {
         let server = node(ca, Role::Manager, "c", BEGIN);
         let verifier = NodesOnly::new(&server, Arc::new(ring::default_provider())).unwrap();
-        match verifier.verify_client_cert(client.der(), &[], now) {
+        let (leaf, others) = client.shown().split_first().unwrap();
+        match verifier.verify_client_cert(leaf, others, now) {
             Ok(_) => "ok".to_owned(),
             Err(error) => format!("{error:?}"),
         }
@@ -344,25 +451,25 @@ mod tests {
 
     /// What a client of cluster `c` says of a server.
     fn client_says(ca: &RootCa, server: &NodeCertificate, now: UnixTime) -> String {
-        peer_says(ca, server, None, now)
+        peer_says(&ca.certificate().clone().into(), server, None, now)
     }
 
     /// The same, of one that wants to talk to a certain manager.
     fn peer_says(
-        ca: &RootCa,
+        trust: &Trust,
         server: &NodeCertificate,
         wanted: Option<&str>,
         now: UnixTime,
     ) -> String {
         let verifier = ManagersOnly {
-            roots: store(ca.certificate()).unwrap(),
-            root: ca.certificate().clone(),
+            roots: anchors(trust, store).unwrap(),
             cluster_id: Some("c".to_owned()),
             node_id: wanted.map(str::to_owned),
             provider: Arc::new(ring::default_provider()),
         };
         let name = ServerName::try_from("ignored").unwrap();
-        match verifier.verify_server_cert(server.der(), &[], &name, &[], now) {
+        let (leaf, others) = server.shown().split_first().unwrap();
+        match verifier.verify_server_cert(leaf, others, &name, &[], now) {
             Ok(_) => "ok".to_owned(),
             Err(error) => format!("{error:?}"),
         }
@@ -382,7 +489,7 @@ mod tests {
             (&worker, after(DAY), "ok", "it is a worker's"),
             (&manager, after(DAY), "ok", "ok"),
             (&elsewhere, after(DAY), "another cluster", "another cluster"),
-            (&foreign, after(DAY), "BadSignature", "BadSignature"),
+            (&foreign, after(DAY), "UnknownIssuer", "no root trusted here has signed it"),
             (&manager, after(91 * DAY), "Expired", "Expired"),
             (&late, after(DAY), "NotValidYet", "NotValidYet"),
             // Valid by itself, but its root is no more.
@@ -399,8 +506,54 @@ mod tests {
     fn a_certain_manager_is_not_mistaken_for_another() {
         let ca = RootCa::create(BEGIN).unwrap();
         let manager = node(&ca, Role::Manager, "c", BEGIN);
-        let said = |wanted| peer_says(&ca, &manager, Some(wanted), after(DAY));
+        let trust = Trust::from(ca.certificate().clone());
+        let said = |wanted| peer_says(&trust, &manager, Some(wanted), after(DAY));
         assert_eq!(said("node"), "ok");
         assert!(said("other").contains("it is node node's"), "{}", said("other"));
+    }
+
+    /// A certificate as it is issued while the root is rotated: with the cross-signed one.
+    fn crossed(old: &RootCa, new: &RootCa, role: Role, trust: Trust) -> NodeCertificate {
+        let key = NodeKey::create().unwrap();
+        let csr = key.csr_pem().unwrap();
+        let leaf = new.sign_node(&csr, "node", role, "c", BEGIN, NODE_VALIDITY).unwrap();
+        let chain = leaf + &old.cross_sign(new.certificate(), BEGIN).unwrap();
+        NodeCertificate::new(key, &chain, trust).unwrap()
+    }
+
+    #[test]
+    fn while_the_root_is_rotated_every_stage_believes_every_other_and_afterwards_the_old_is_none() {
+        let [old, new] = [(); 2].map(|()| RootCa::create(BEGIN).unwrap());
+        let [first, second] = [&old, &new].map(|ca| Trust::from(ca.certificate().clone()));
+        let both = Trust::both(old.certificate().clone(), new.certificate().clone());
+        let manager = |ca: &RootCa| node(ca, Role::Manager, "c", BEGIN);
+        // What a node shows: before, in between, and when its certificate was renewed once more.
+        let shown =
+            [manager(&old), crossed(&old, &new, Role::Manager, both.clone()), manager(&new)];
+        let table =
+            [(&first, [true, true, false]), (&both, [true; 3]), (&second, [false, true, true])];
+        for (trust, expected) in table {
+            let base = [&old, &new].map(|ca| node(ca, Role::Manager, "c", BEGIN));
+            let own = base.iter().find_map(|own| own.trusting(trust.clone()).ok()).unwrap();
+            let verifier = NodesOnly::new(&own, Arc::new(ring::default_provider())).unwrap();
+            for (certificate, believed) in shown.iter().zip(expected) {
+                let said = peer_says(trust, certificate, None, after(DAY));
+                assert_eq!(said == "ok", believed, "client: {said}");
+                let (leaf, others) = certificate.shown().split_first().unwrap();
+                let said = verifier.verify_client_cert(leaf, others, after(DAY));
+                assert_eq!(said.is_ok(), believed, "server: {said:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_expired_root_is_no_reason_to_refuse_what_the_other_has_signed() {
+        let old = RootCa::create(BEGIN).unwrap();
+        let new = RootCa::create(BEGIN.after(19 * YEAR)).unwrap();
+        let both = Trust::both(old.certificate().clone(), new.certificate().clone());
+        let late = BEGIN.after(20 * YEAR);
+        let [of_old, of_new] = [&old, &new].map(|ca| node(ca, Role::Manager, "c", late));
+        assert_eq!(peer_says(&both, &of_new, None, after(20 * YEAR + DAY)), "ok");
+        assert_ne!(peer_says(&both, &of_old, None, after(20 * YEAR + DAY)), "ok");
     }
 }

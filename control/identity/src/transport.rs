@@ -8,7 +8,10 @@ use crate::{
     tls::unverified_client_config,
 };
 use hyper_util::rt::TokioIo;
-use rustls::{CertificateError, ClientConfig, OtherError, ServerConfig, pki_types::ServerName};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, OtherError, ServerConfig,
+    pki_types::ServerName,
+};
 use shoal_rpc::{RootRequest, certificates_client::CertificatesClient};
 use std::{
     error::Error,
@@ -21,7 +24,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     task::JoinSet,
@@ -243,7 +246,15 @@ pub async fn connect_within(
                 let connecting = async {
                     let tcp = TcpStream::connect(addr).await?;
                     tcp.set_nodelay(true)?;
-                    connector.connect(ServerName::IpAddress(addr.ip().into()), tcp).await
+                    let name = ServerName::IpAddress(addr.ip().into());
+                    let mut io = BufReader::new(connector.connect(name, tcp).await?);
+                    // The server checks this side's certificate last, and then speaks first (RFC 9113,
+                    // 3.4). Who waits for that hears why it is refused; who writes may only see the
+                    // connection break.
+                    match io.fill_buf().await? {
+                        [] => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it was closed")),
+                        _ => Ok(io),
+                    }
                 };
                 match timeout(limit, connecting).await {
                     Ok(stream) => stream.map(TokioIo::new),
@@ -277,8 +288,13 @@ pub async fn fetch_root(
     }
 }
 
-/// An error with all its causes, each said once.
-fn chain(error: &(dyn Error + 'static)) -> String {
+/// What a manager means that does not know the root of a node's certificate.
+const NOT_KNOWN: &str = "the manager does not accept this node's certificate, since the swarm's root has \
+     not signed it: its root CA was rotated while this node was away; leave with `swarm leave --force` \
+     and join again";
+
+/// An error with all its causes, each said once. A refused certificate is put in words for the user.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = words(error);
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -299,6 +315,11 @@ fn words(error: &(dyn Error + 'static)) -> String {
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal)))) => {
             refusal.to_string()
         }
-        _ => error.to_string(),
+        Some(rustls::Error::AlertReceived(AlertDescription::UnknownCA)) => NOT_KNOWN.to_owned(),
+        // HTTP/2 keeps the words alone.
+        _ => match error.to_string() {
+            text if text.contains("received fatal alert: UnknownCA") => NOT_KNOWN.to_owned(),
+            text => text,
+        },
     }
 }

@@ -179,7 +179,7 @@ fn saved_files_are_private_and_read_back() {
         let read = dir.load().unwrap().unwrap();
         assert_eq!((read.pem(), read.identity()), (node.pem(), node.identity()));
         assert_eq!(read.key().pem(), node.key().pem());
-        assert_eq!(read.root(), node.root());
+        assert_eq!(read.trust(), node.trust());
     }
     let mode =
         |name: &str| fs::metadata(dir.path().join(name)).unwrap().permissions().mode() & 0o7777;

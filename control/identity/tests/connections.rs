@@ -100,7 +100,7 @@ struct Server {
 async fn start(node: &NodeCertificate) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let root = node.root().pem().to_owned();
+    let root = node.trust().pem().to_owned();
     let routes = Routes::new(CertificatesServer::new(Manager { root: root.clone() }))
         .add_service(DispatcherServer::new(Manager { root }));
     let (tls, newest) = watch::channel(server_config(node).unwrap());
@@ -117,7 +117,8 @@ async fn dial(
     cluster: &TestCluster,
     node: Option<&NodeCertificate>,
 ) -> Result<Channel, IdentityError> {
-    connect(server.addr, client_config(cluster.ca.certificate(), node).unwrap()).await
+    let trust = cluster.ca.certificate().clone().into();
+    connect(server.addr, client_config(&trust, node).unwrap()).await
 }
 
 async fn leave(channel: Channel) -> Result<String, Status> {

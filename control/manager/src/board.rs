@@ -40,6 +40,8 @@ pub(crate) struct Common {
     pub(crate) bearings: Bearings,
     /// How often they are to beat.
     pub(crate) period: Duration,
+    /// The roots they are to trust, PEM; empty as long as they cannot be read.
+    pub(crate) roots: String,
 }
 
 #[derive(Default)]
@@ -50,7 +52,8 @@ struct Core {
 
 impl Board {
     pub(crate) fn new() -> Board {
-        let common = Common { bearings: Bearings::default(), period: HEARTBEAT };
+        let (bearings, roots) = (Bearings::default(), String::new());
+        let common = Common { bearings, period: HEARTBEAT, roots };
         let common = Mutex::new(Arc::new(common));
         Board { core: Mutex::default(), version: watch::Sender::new(0), common }
     }
@@ -60,10 +63,19 @@ impl Board {
         self.common.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at every node, so it is called only when some changed.
-    fn follow_common(&self, state: &State, leader: &str) {
-        let bearings = bearings(state, None, leader.to_owned());
-        let newest = Common { bearings, period: heartbeat_period(state) };
+    /// Looks at every node, so it is called only when some changed, or the cluster's own object.
+    fn follow_common(&self, inner: &Inner, state: &State) {
+        let bearings = bearings(state, None, inner.node_id.clone());
+        let cluster = state.cluster.as_ref();
+        let roots = match cluster.map(|cluster| inner.authorities.of(cluster)) {
+            Some(Ok(authority)) => authority.trust.pem(),
+            Some(Err(error)) => {
+                tracing::error!(%error, "nodes cannot be told which roots to trust");
+                String::new()
+            }
+            None => String::new(),
+        };
+        let newest = Common { bearings, period: heartbeat_period(state), roots };
         let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
         if **common != newest {
             *common = Arc::new(newest);
@@ -85,13 +97,13 @@ impl Board {
     }
 
     /// Follows the state; gives its version and what changed.
-    fn follow(&self, state: &State, leader: &str) -> (u64, Touched) {
+    fn follow(&self, inner: &Inner, state: &State) -> (u64, Touched) {
         let mut core = self.core();
         let Core { tables, drains } = &mut *core;
         let touched = tables.update(state);
         drains.follow(state, tables, &touched);
         if touched.everybody || !touched.nodes.is_empty() {
-            self.follow_common(state, leader);
+            self.follow_common(inner, state);
         }
         (tables.version(), touched)
     }
@@ -108,8 +120,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         let pace = PACE_PER_NODE * u32::try_from(inner.sessions.count()).unwrap_or(u32::MAX);
         let next = Instant::now() + pace.max(PACE);
         versions.borrow_and_update();
-        let (version, touched) =
-            inner.store.read(|state| inner.board.follow(state, &inner.node_id));
+        let (version, touched) = inner.store.read(|state| inner.board.follow(&inner, state));
         tell_released(&inner);
         inner.board.version.send_replace(version);
         if touched.everybody {

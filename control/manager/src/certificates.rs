@@ -1,15 +1,15 @@
 //! How hosts become nodes, and nodes renew their certificates.
 use crate::{
     Manager, clock, cluster,
-    error::{chain, from_store, status_of},
+    error::{from_store, status_of},
     forward::Call,
     manager::{Inner, Shared},
 };
 use serde::{Deserialize, Serialize};
-use shoal_identity::{JoinToken, Peer, id, unknown_node};
+use shoal_identity::{Identity, JoinToken, Peer, id, unknown_node};
 use shoal_model::{
     Availability, Change, ControlError, JoinTokens, Meta, Node, NodeOverlay, NodeState, NodeStatus,
-    Object, Role,
+    NodeTls, Object, Role,
 };
 use shoal_rpc::{
     IssueReply, IssueRequest, RootReply, RootRequest, certificates_server::Certificates,
@@ -19,6 +19,9 @@ use tonic::{Response, Status};
 
 /// Nodes of a cluster. More are refused, so that a leaked token cannot fill the store.
 const MOST_NODES: usize = 15_000;
+
+/// Attempts to sign while the root changes.
+const SIGNATURES: usize = 3;
 
 /// What a host asks for, and what its connection says of it. Another manager may have taken it down.
 #[derive(Clone, Serialize, Deserialize)]
@@ -49,8 +52,11 @@ pub(crate) struct CertificatesService(pub(crate) Arc<Shared>);
 #[tonic::async_trait]
 impl Certificates for CertificatesService {
     async fn root(&self, _: tonic::Request<RootRequest>) -> Result<Response<RootReply>, Status> {
-        let certificate = self.0.certificate().root().pem().to_owned();
-        Ok(Response::new(RootReply { certificate }))
+        // The root in force, which is the one that join tokens carry the digest of. The state may know of
+        // another sooner than this node's own certificate.
+        let known = self.0.store.read(|s| s.cluster.as_ref().map(|c| c.root_certificate.clone()));
+        let own = || self.0.certificate().trust().present().pem().to_owned();
+        Ok(Response::new(RootReply { certificate: known.unwrap_or_else(own) }))
     }
 
     async fn issue(
@@ -90,8 +96,10 @@ impl Certificates for CertificatesService {
 
 /// On the leader: lets a host in, or renews a node's certificate.
 pub(crate) async fn issue(inner: &Inner, request: &Request) -> Result<Reply, Status> {
+    // Whoever was deposed and does not know it would sign with a root that counts no more.
+    inner.store.barrier().await.map_err(|e| status_of(&from_store(e)))?;
     match request.token.as_str() {
-        "" => renew(inner, request),
+        "" => renew(inner, request).await,
         _ => join(inner, request).await,
     }
 }
@@ -109,7 +117,7 @@ async fn join(inner: &Inner, request: &Request) -> Result<Reply, Status> {
         )));
     }
     let node_id = id::new();
-    let reply = signed(inner, request, &node_id, role)?;
+    let (reply, tls) = signed(inner, request, &node_id, role).await?;
     let node = Node {
         id: node_id.clone(),
         meta: Meta::default(),
@@ -126,6 +134,7 @@ async fn join(inner: &Inner, request: &Request) -> Result<Reply, Status> {
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
+        tls: Some(tls),
     };
     inner.beats.expect(&node_id);
     inner
@@ -140,7 +149,8 @@ async fn join(inner: &Inner, request: &Request) -> Result<Reply, Status> {
 /// The role a token gives.
 fn role_of(inner: &Inner, text: &str, tokens: &JoinTokens) -> Result<Role, Status> {
     let token = JoinToken::parse(text).map_err(|e| Status::invalid_argument(e.to_string()))?;
-    if token.digest() != inner.root.digest() {
+    let authority = inner.authority().map_err(|e| status_of(&e))?;
+    if token.digest() != authority.trust.present().digest() {
         return Err(Status::invalid_argument(
             "invalid join token: it is for another swarm; take the one that `swarm join-token worker` prints on a manager of this swarm",
         ));
@@ -156,35 +166,54 @@ fn role_of(inner: &Inner, text: &str, tokens: &JoinTokens) -> Result<Role, Statu
     }
 }
 
-fn renew(inner: &Inner, request: &Request) -> Result<Reply, Status> {
+async fn renew(inner: &Inner, request: &Request) -> Result<Reply, Status> {
     let node_id = request.node_id.as_ref().ok_or_else(|| {
         Status::unauthenticated("A valid join token is necessary to join this cluster")
     })?;
     let role = inner.store.read(|state| state.nodes.get(node_id).map(|n| n.role));
     let role = role.ok_or_else(|| unknown_node(node_id))?;
-    signed(inner, request, node_id, role)
+    Ok(signed(inner, request, node_id, role).await?.0)
 }
 
-fn signed(inner: &Inner, request: &Request, node_id: &str, role: Role) -> Result<Reply, Status> {
+/// Has the request signed by the root of the moment: by the next one, if the root is rotated meanwhile.
+async fn signed(
+    inner: &Inner,
+    request: &Request,
+    node_id: &str,
+    role: Role,
+) -> Result<(Reply, NodeTls), Status> {
     let (validity, data_path_port) = inner.store.read(|state| {
         let cluster = state.cluster.as_ref();
         let validity = cluster.map(|c| cluster::node_validity(&c.spec));
         (validity, cluster.map_or(0, |c| c.data_path_port))
     });
     let validity = validity.unwrap_or(shoal_identity::NODE_VALIDITY);
-    let (cluster_id, now) = (&inner.cluster_id, clock::now());
-    let certificate = inner
-        .root
-        .sign_node(&request.csr, node_id, role, cluster_id, now, validity)
-        .map_err(|e| Status::invalid_argument(chain(&e)))?;
-    Ok(Reply {
-        node_id: node_id.to_owned(),
-        certificate,
-        root: inner.root.certificate().pem().to_owned(),
-        role,
-        cluster_id: cluster_id.clone(),
-        data_path_port,
-    })
+    let cluster_id = inner.cluster_id.clone();
+    let identity = Identity { node_id: node_id.to_owned(), role, cluster_id };
+    let own = inner.credentials.borrow().clone();
+    for _ in 0..SIGNATURES {
+        let authority = inner.authority().map_err(|e| status_of(&e))?;
+        let signed = authority.sign(&request.csr, &identity, &own, clock::now(), validity).await;
+        let certificate = signed.map_err(|e| status_of(&e))?;
+        let root = authority.trust.pem();
+        let now = inner.authority().map_err(|e| status_of(&e))?;
+        if !Arc::ptr_eq(&authority, &now) {
+            continue;
+        }
+        let (_, tls) = authority
+            .report(&certificate, &root)
+            .map_err(|e| Status::internal(format!("what was signed is no certificate: {e}")))?;
+        let reply = Reply {
+            node_id: node_id.to_owned(),
+            certificate,
+            root,
+            role,
+            cluster_id: identity.cluster_id,
+            data_path_port,
+        };
+        return Ok((reply, tls));
+    }
+    Err(Status::unavailable("the swarm's root CA has just changed; try again"))
 }
 
 fn availability(text: &str) -> Result<Availability, Status> {

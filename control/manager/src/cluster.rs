@@ -1,14 +1,17 @@
 //! Making a cluster: its objects, with Docker's defaults.
-use crate::{clock, error::invalid, manager::ManagerConfig};
+use crate::{authority, clock, control::root, error::invalid, manager::ManagerConfig};
 use ipnetwork::{Ipv4Network, Ipv6Network};
 use shoal_cores::allocate_subnet;
-use shoal_identity::{JoinToken, NODE_VALIDITY, NodeCertificate, NodeKey, RootCa, id};
+use shoal_identity::{
+    Identity, JoinToken, NODE_VALIDITY, NodeCertificate, NodeKey, RootCa, RootCertificate, id,
+};
 use shoal_model::{
     Availability, Change, Cluster, ControlError, ErrorKind, JoinTokens, Meta, Network, Node,
     NodeOverlay, NodeState, NodeStatus, Object, Role, State, docker,
 };
 use shoal_store::UnlockKey;
 use std::{collections::BTreeMap, net::Ipv6Addr, time::Duration};
+use tokio::time::timeout;
 
 /// UDP port of the overlay when none is asked for: WireGuard's.
 const DATA_PATH_PORT: u16 = 51_820;
@@ -37,35 +40,90 @@ pub(crate) struct NewCluster {
     pub(crate) changes: Vec<Change>,
 }
 
-/// Makes root, certificate of the first manager, tokens, and the first objects.
+/// What a cluster begins with: its root, and the certificate of the first manager.
+pub(crate) struct Founding {
+    root: RootCertificate,
+    /// Empty when an external CA has it.
+    root_key: String,
+    certificate: NodeCertificate,
+}
+
+impl Founding {
+    /// With a root of its own.
+    fn own(spec: &docker::SwarmSpec) -> Result<Founding, crate::ManagerError> {
+        let (now, key) = (clock::now(), NodeKey::create()?);
+        let root = RootCa::create(now)?;
+        let Identity { node_id, role, cluster_id } = founder();
+        let lifetime = node_validity(spec);
+        let csr = key.csr_pem()?;
+        let pem = root.sign_node(&csr, &node_id, role, &cluster_id, now, lifetime)?;
+        let certificate = NodeCertificate::new(key, &pem, root.certificate().clone())?;
+        let root_key = root.key_pem().to_string();
+        Ok(Founding { root: root.certificate().clone(), root_key, certificate })
+    }
+
+    /// With the root of the external CA that the specification names, if it names one.
+    pub(crate) async fn of(spec: &docker::SwarmSpec) -> Result<Founding, crate::ManagerError> {
+        root::check_protocols(spec)?;
+        let externals = authority::externals(spec);
+        let Some(first) = externals.first() else { return Founding::own(spec) };
+        let Some(pem) = first.ca_cert.as_deref().filter(|pem| !pem.is_empty()) else {
+            return Err(refused(
+                "an external CA of a new swarm needs its root certificate, which becomes the swarm's: \
+                 add cacert=FILE to --external-ca",
+            )
+            .into());
+        };
+        let given = root::given(pem, None)?.root;
+        let urls = authority::urls(externals, &given, &given)?;
+        let key = NodeKey::create()?;
+        let csr = key.csr_pem()?;
+        // There is no certificate yet to show.
+        let (founder, trusted) = (founder(), [given.clone()]);
+        let asked = authority::ask(&urls, &given, &trusted, &csr, &founder, None);
+        let pem = timeout(authority::SIGN_WAIT, asked).await.unwrap_or_else(|_| {
+            let text = format!("no external CA has signed within {:?}", authority::SIGN_WAIT);
+            Err(ControlError::new(ErrorKind::Unavailable, text))
+        })?;
+        let certificate = NodeCertificate::new(key, &pem, given.clone())?;
+        Ok(Founding { root: given, root_key: String::new(), certificate })
+    }
+}
+
+/// The first manager of a new cluster.
+fn founder() -> Identity {
+    Identity { node_id: id::new(), role: Role::Manager, cluster_id: id::new() }
+}
+
+/// [`create_with`] with a root of the cluster's own.
+#[cfg(test)]
 pub(crate) fn create(
     config: &ManagerConfig,
     request: InitRequest,
 ) -> Result<NewCluster, crate::ManagerError> {
+    let founding = Founding::own(&request.request.spec.clone().unwrap_or_default())?;
+    create_with(config, request, founding)
+}
+
+/// Makes tokens and the first objects.
+pub(crate) fn create_with(
+    config: &ManagerConfig,
+    request: InitRequest,
+    founding: Founding,
+) -> Result<NewCluster, crate::ManagerError> {
+    let Founding { root, root_key, certificate } = founding;
     let InitRequest { request, availability } = request;
     let (address_pools, subnet_size) = pools(&request)?;
     let data_path_port = data_path_port(request.data_path_port)?;
     let spec = filled(request.spec.unwrap_or_default());
-    let now = clock::now();
-    let root = RootCa::create(now)?;
-    let (cluster_id, node_id) = (id::new(), id::new());
-    let key = NodeKey::create()?;
-    let pem = root.sign_node(
-        &key.csr_pem()?,
-        &node_id,
-        Role::Manager,
-        &cluster_id,
-        now,
-        node_validity(&spec),
-    )?;
-    let certificate = NodeCertificate::new(key, &pem, root.certificate().clone())?;
+    let Identity { node_id, cluster_id, .. } = certificate.identity().clone();
     let unlock_key = locks(&spec).then(|| UnlockKey::random().reveal().to_string());
     let cluster = Cluster {
         id: cluster_id,
         meta: Meta::default(),
         spec,
-        root_certificate: root.certificate().pem().to_owned(),
-        root_key: root.key_pem().to_string(),
+        root_certificate: root.pem().to_owned(),
+        root_key,
         join_tokens: JoinTokens {
             worker: JoinToken::new(root.digest()).render().to_string(),
             manager: JoinToken::new(root.digest()).render().to_string(),
@@ -76,6 +134,7 @@ pub(crate) fn create(
         data_path_port,
         removed_nodes: BTreeMap::new(),
         unlock_key,
+        root_rotation: None,
     };
     let ingress = ingress(&cluster)?;
     let node = Node {
@@ -94,6 +153,7 @@ pub(crate) fn create(
         manager_addr: Some(config.advertise.to_string()),
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
+        tls: None,
     };
     let objects = [Object::Cluster(cluster), Object::Network(ingress), Object::Node(node)];
     Ok(NewCluster { certificate, changes: objects.into_iter().map(Change::Put).collect() })

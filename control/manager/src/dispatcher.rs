@@ -6,7 +6,7 @@
 use crate::{
     board::{self, Common},
     edit,
-    error::{chain, from_store},
+    error::{chain, from_store, status_of},
     manager::{Inner, Shared},
     managers::role_of,
     parts::parts,
@@ -17,10 +17,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, stream::BoxStream};
 use shoal_cores::{Report, Subscriber};
 use shoal_identity::{Peer, unknown_node};
-use shoal_model::{NodeDescription, NodeState, TaskStatus};
+use shoal_model::{NodeDescription, NodeState, NodeTls, TaskStatus};
 use shoal_rpc::{
     AgentMessage, Assignment, Bearings, Hello, LeaveReply, LeaveRequest, LogAck, LogBatch,
-    ManagerMessage, TaskStatuses, Welcome, agent_message::Kind as FromAgent,
+    ManagerMessage, TaskStatuses, Tls, Trust, Welcome, agent_message::Kind as FromAgent,
     dispatcher_server::Dispatcher, manager_message::Kind,
 };
 use std::{
@@ -169,6 +169,7 @@ impl Talk {
                 "node {twin} has the same WireGuard key: was the data root copied from it? Remove the key on this node and start the daemon again"
             )));
         }
+        let tls = hello.tls.as_ref().map(|tls| self.tls(tls)).transpose()?;
         let registered = edit::node(&self.inner.store, &self.node, |node| {
             node.description = Some(description.clone());
             node.overlay.public_key = Some(hello.public_key.clone());
@@ -176,6 +177,9 @@ impl Talk {
             node.status.state = NodeState::Ready;
             node.status.message = String::new();
             node.status.addr = seen.to_string();
+            if tls.is_some() {
+                node.tls.clone_from(&tls);
+            }
         });
         registered.await.map_err(|e| Status::unavailable(from_store(e).message))
     }
@@ -238,6 +242,7 @@ impl Talk {
                 self.unsent.clear();
                 self.subscriber.reset();
             }
+            Some(FromAgent::Tls(tls)) => self.certified(&tls).await?,
             Some(FromAgent::Hello(_)) => {
                 return Err(Status::invalid_argument(
                     "hello was said already; begin a new session",
@@ -246,6 +251,24 @@ impl Talk {
             None => return Err(Status::invalid_argument("a message of unknown kind")),
         }
         Ok(())
+    }
+
+    /// What the node says of its certificate, checked.
+    fn tls(&self, tls: &Tls) -> Result<NodeTls, Status> {
+        let authority = self.inner.authority().map_err(|e| status_of(&e))?;
+        let (identity, tls) = authority
+            .report(&tls.certificate, &tls.trust)
+            .map_err(|e| Status::invalid_argument(chain(&e)))?;
+        match identity.node_id == self.node && identity.cluster_id == self.inner.cluster_id {
+            true => Ok(tls),
+            false => Err(Status::invalid_argument(format!("it has a certificate of {identity}"))),
+        }
+    }
+
+    async fn certified(&self, tls: &Tls) -> Result<(), Status> {
+        let tls = self.tls(tls)?;
+        let taken = edit::node(&self.inner.store, &self.node, |node| node.tls = Some(tls.clone()));
+        taken.await.map_err(|e| Status::unavailable(from_store(e).message))
     }
 
     async fn report(&self, statuses: TaskStatuses) -> Result<(), Status> {
@@ -260,8 +283,8 @@ impl Talk {
         Ok(())
     }
 
-    /// Whether the node is still there; tells it who manages, what it shall be and the heartbeat
-    /// period, each if it is another now.
+    /// Whether the node is still there; tells it who manages, what it shall be, the heartbeat period and
+    /// which roots to trust, each if it is another now.
     fn check(&mut self) -> Result<(), Status> {
         let node = &self.node;
         let common = self.inner.board.common();
@@ -288,6 +311,9 @@ impl Talk {
         if before.is_none_or(|(told, _)| told.period != common.period) {
             let heartbeat_period_ms = u32::try_from(common.period.as_millis()).unwrap_or(u32::MAX);
             self.tell(Kind::Welcome(Welcome { node_id: node.clone(), heartbeat_period_ms }))?;
+        }
+        if before.is_none_or(|(told, _)| told.roots != common.roots) && !common.roots.is_empty() {
+            self.tell(Kind::Trust(Trust { roots: common.roots.clone() }))?;
         }
         self.told = Some((common, role));
         Ok(())

@@ -33,6 +33,9 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// The same for what makes another manager catch up.
 const ADMISSION_WAIT: Duration = Duration::from_secs(45);
 
+/// The same for signing: an external CA may be asked, and the node gives up after 20 s.
+const SIGNATURE_WAIT: Duration = Duration::from_secs(13);
+
 /// How long reading waits until the state is the newest.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
 
@@ -96,6 +99,7 @@ impl Call {
     fn patience(&self) -> Duration {
         match self {
             Call::Admit { .. } => ADMISSION_WAIT,
+            Call::Issue { .. } => SIGNATURE_WAIT,
             _ => ANSWER_WAIT,
         }
     }

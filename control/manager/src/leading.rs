@@ -6,6 +6,7 @@
 //! still proposes is refused, by the log or by the versions its changes carry.
 use crate::{
     ManagerError,
+    authority::Authorities,
     board::{self, Board},
     broker::Broker,
     clock, edit,
@@ -14,16 +15,16 @@ use crate::{
     keeper,
     manager::Shared,
     peers::Peers,
-    reconciler,
+    reconciler, rotation,
     session::Sessions,
     statuses,
     watchdog::{self, Beats},
 };
-use shoal_identity::RootCa;
+use shoal_identity::NodeCertificate;
 use shoal_model::{Change, NodeState, Object, Role, State, longest_pause, return_spread};
 use shoal_store::Store;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How long the tasks of a term may take to end.
@@ -35,9 +36,11 @@ const RETRY: Duration = Duration::from_millis(100);
 /// What there is for one term.
 pub(crate) struct Inner {
     pub(crate) store: Store,
-    pub(crate) root: RootCa,
+    pub(crate) authorities: Authorities,
     pub(crate) node_id: String,
     pub(crate) cluster_id: String,
+    /// The certificate of this manager's node.
+    pub(crate) credentials: watch::Receiver<Arc<NodeCertificate>>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) advertise: SocketAddr,
     pub(crate) sessions: Sessions,
@@ -126,9 +129,10 @@ async fn begin(
     }
     let inner = Arc::new(Inner {
         store: shared.store.clone(),
-        root: RootCa::from_pem(&cluster.root_certificate, &cluster.root_key)?,
+        authorities: Authorities::default(),
         node_id: shared.node_id.clone(),
         cluster_id: cluster.id,
+        credentials: shared.credentials.subscribe(),
         peers: shared.peers.clone(),
         advertise: shared.advertise,
         sessions: Sessions::default(),
@@ -145,6 +149,7 @@ async fn begin(
     inner.tasks.spawn(statuses::run(inner.clone(), reports));
     inner.tasks.spawn(watchdog::run(inner.clone()));
     inner.tasks.spawn(keeper::run(inner.clone()));
+    inner.tasks.spawn(rotation::run(inner.clone()));
     Ok(inner)
 }
 

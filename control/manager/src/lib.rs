@@ -10,11 +10,13 @@
 //!   node balances to any more;
 //! - the status writer gathers what agents report into proposals;
 //! - the watchdog marks nodes down that are no longer heard of;
-//! - the keeper takes demoted managers out of the log.
+//! - the keeper takes demoted managers out of the log;
+//! - the rotation has nodes renew their certificates while the root is rotated.
 //!
 //! The control API ([`Control`], on any manager; methods of [`Manager`], on the leader) checks what
 //! users ask for and proposes it; refusals carry Docker's words.
 
+mod authority;
 mod board;
 mod broker;
 mod certificates;
@@ -35,6 +37,7 @@ mod parts;
 mod peers;
 mod raft;
 mod reconciler;
+mod rotation;
 mod session;
 mod standing;
 mod statuses;

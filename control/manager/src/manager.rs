@@ -70,7 +70,7 @@ pub(crate) struct Shared {
     pub(crate) lead: watch::Sender<Option<Arc<Inner>>>,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
-    credentials: watch::Sender<Arc<NodeCertificate>>,
+    pub(crate) credentials: watch::Sender<Arc<NodeCertificate>>,
     tls: watch::Sender<Arc<rustls::ServerConfig>>,
     listening: SocketAddr,
 }
@@ -83,7 +83,9 @@ impl Manager {
         request: InitRequest,
     ) -> Result<Manager, ManagerError> {
         let listener = listen(config.listen).await?;
-        let new = cluster::create(&config, request)?;
+        let spec = request.request.spec.clone().unwrap_or_default();
+        let founding = cluster::Founding::of(&spec).await?;
+        let new = cluster::create_with(&config, request, founding)?;
         let start = Start::new(&config, &listener, new.certificate)?;
         let dir = config.store_dir();
         let own = config.advertise.to_string();

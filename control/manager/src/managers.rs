@@ -192,7 +192,7 @@ impl Manager {
 
     async fn request_vote(&self, addr: SocketAddr) -> Result<(), Status> {
         let certificate = self.0.certificate();
-        let tls = client_config(certificate.root(), Some(&certificate));
+        let tls = client_config(certificate.trust(), Some(&certificate));
         let tls = tls.map_err(|e| Status::internal(chain(&e)))?;
         let channel = connect(addr, tls).await.map_err(|e| Status::unavailable(chain(&e)))?;
         let addr = self.0.advertise.to_string();

@@ -35,7 +35,8 @@ pub use index::Waiting;
 pub use load::Load;
 pub use objects::{
     Availability, Cluster, EndpointState, JoinTokens, Meta, NetAddresses, Network, Node,
-    NodeDescription, NodeOverlay, NodeState, NodeStatus, Plugin, PluginKind, Role, Service,
+    NodeDescription, NodeOverlay, NodeState, NodeStatus, NodeTls, Plugin, PluginKind, Role,
+    RootRotation, Service,
 };
 pub use progress::{JobStatus, Mode, ServiceTally, UpdateState, UpdateStatus};
 pub use rows::{Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, WrongBase};

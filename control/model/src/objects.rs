@@ -37,7 +37,7 @@ pub struct Cluster {
     pub spec: docker::SwarmSpec,
     /// Root certificate, PEM.
     pub root_certificate: String,
-    /// Root key, PEM (PKCS #8). Never leaves the managers.
+    /// Root key, PEM (PKCS #8); empty when an external CA has it. Never leaves the managers.
     pub root_key: String,
     /// Tokens nodes join with.
     pub join_tokens: JoinTokens,
@@ -56,6 +56,30 @@ pub struct Cluster {
     /// Key that unlocks managers after a restart, `SWMKEY-1-…`; `None` while they lock nothing.
     #[serde(default)]
     pub unlock_key: Option<String>,
+    /// The root that is to take the present one's place, while nodes get certificates of it.
+    #[serde(default)]
+    pub root_rotation: Option<RootRotation>,
+}
+
+/// A root on its way in.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootRotation {
+    /// Its certificate, PEM.
+    pub certificate: String,
+    /// Digest of the certificate, as nodes' are told by it ([`NodeTls::root`]).
+    pub digest: String,
+    /// Its key, PEM (PKCS #8); empty when an external CA has it. Never leaves the managers.
+    pub key: String,
+    /// Its certificate as the present root has signed it, PEM: what new certificates come with, so that
+    /// those believe them who do not know the new root yet.
+    pub cross_signed: String,
+}
+
+/// Shows no key.
+impl fmt::Debug for RootRotation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RootRotation").field("digest", &self.digest).finish_non_exhaustive()
+    }
 }
 
 /// The root key and the tokens are secrets: neither is ever shown.
@@ -220,6 +244,18 @@ pub struct Node {
     /// Since when it is down, on the managers' clock; kept by [`crate::State::apply`].
     #[serde(default)]
     pub down_since: Option<Timestamp>,
+    /// Its certificate, as it was last seen. `None` until it has told.
+    #[serde(default)]
+    pub tls: Option<NodeTls>,
+}
+
+/// What a node's connections rest on.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NodeTls {
+    /// Digest of the root that has signed its certificate; `None` when it is none the cluster knows.
+    pub root: Option<String>,
+    /// Digests of the roots it trusts.
+    pub trust: Vec<String>,
 }
 
 /// An overlay network.

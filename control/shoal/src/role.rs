@@ -1,5 +1,5 @@
-//! Keeps a member what the cluster wants it to be: its certificate renewed in time and with the role it
-//! has, its manager part running while it is a manager.
+//! Keeps a member what the cluster wants it to be: its certificate renewed in time, with the role it has
+//! and by the root that is wanted, what it trusts, its manager part running while it is a manager.
 //!
 //! One task per membership. Its order survives a crash anywhere: the certificate on disk decides what the
 //! node is. Promoted, a node first has its new certificate and then takes its place among the managers;
@@ -8,8 +8,8 @@
 //! worker's certificate is removed at the next start.
 use crate::membership::{Host, Member};
 use anyhow::{Context, Result};
-use shoal_agent::renew;
-use shoal_identity::{CertificateDir, KeyLock, NodeCertificate};
+use shoal_agent::{WantedTls, renew};
+use shoal_identity::{CertificateDir, KeyLock, NodeCertificate, Trust};
 use shoal_manager::{Manager, ManagerConfig};
 use shoal_model::Role;
 use std::{
@@ -45,12 +45,22 @@ impl Folders {
 
 /// Runs until it is aborted.
 pub(crate) async fn keep(member: Arc<Member>, folders: Folders) {
-    let mut roles = member.agent.role();
+    let (mut roles, mut wishes) = (member.agent.role(), member.agent.tls());
     let mut renewal = renewal_of(&member.certificate.borrow());
+    // Orders to renew that were followed.
+    let mut followed = 0;
     loop {
         let wanted = *roles.borrow_and_update();
+        let tls = wishes.borrow_and_update().clone();
+        if tls.orders != followed {
+            let digest = tls.root.as_deref().unwrap_or_default();
+            if !member.certificate.borrow().is_signed_by(digest) {
+                renewal = Duration::ZERO;
+            }
+            followed = tls.orders;
+        }
         let mut versions = member.manager().map(|manager| manager.store().watch());
-        let pause = match conform(&member, &folders, wanted, &mut renewal).await {
+        let pause = match conform(&member, &folders, wanted, &tls, &mut renewal).await {
             Ok(()) => renewal.saturating_sub(now()).min(LONGEST_SLEEP),
             Err(error) => {
                 tracing::warn!("the node is not yet what the swarm wants it to be: {error:#}");
@@ -60,6 +70,7 @@ pub(crate) async fn keep(member: Arc<Member>, folders: Folders) {
         tokio::select! {
             () = sleep(pause) => {}
             changed = roles.changed() => if changed.is_err() { return },
+            changed = wishes.changed() => if changed.is_err() { return },
             () = lock_changes(&member, versions.as_mut()) => {}
         }
     }
@@ -106,22 +117,23 @@ async fn conform(
     member: &Member,
     folders: &Folders,
     wanted: Option<Role>,
+    tls: &WantedTls,
     renewal: &mut Duration,
 ) -> Result<()> {
+    let present = member.certificate.borrow().clone();
+    // A renewal that is due brings the roots along, and what is told now may need the next certificate.
+    if let Some(roots) = tls.trust.as_deref().filter(|_| now() < *renewal)
+        && roots != present.trust().pem()
+    {
+        trust(member, folders, &present, roots)?;
+    }
     let present = member.certificate.borrow().clone();
     let other_role = wanted.is_some_and(|role| role != present.identity().role);
     if other_role || now() >= *renewal {
         let renewed = renew(&known(member), &present).await.context("renew the certificate")?;
-        // Workers are not locked: they know nothing that their containers do not.
-        let key = member.unlock_key().filter(|_| renewed.identity().role == Role::Manager);
-        let dir = CertificateDir::new(&folders.data_root);
-        dir.save_locked(&renewed, &locks(key.as_deref()))?;
         tracing::info!(role = ?renewed.identity().role, "the certificate was renewed");
         *renewal = renewal_of(&renewed);
-        if let Some(manager) = member.manager() {
-            manager.renewed(renewed.clone())?;
-        }
-        member.certificate.send_replace(Arc::new(renewed));
+        put_in_force(member, folders, renewed)?;
     }
     let certificate = NodeCertificate::clone(&member.certificate.borrow());
     match (certificate.identity().role, member.manager()) {
@@ -147,6 +159,31 @@ async fn conform(
         (Role::Manager, Some(manager)) => relock(member, folders, &manager).await?,
         (Role::Worker, None) => {}
     }
+    Ok(())
+}
+
+/// Trusts other roots than before, from the next connection on.
+fn trust(member: &Member, folders: &Folders, present: &NodeCertificate, roots: &str) -> Result<()> {
+    let roots = Trust::from_pem(roots).context("read the roots to trust")?;
+    let digests: Vec<String> = roots.digests().iter().map(ToString::to_string).collect();
+    let trusting = present.trusting(roots).with_context(|| {
+        format!("trust {} alone: this node's certificate is by another root", digests.join(" and "))
+    })?;
+    put_in_force(member, folders, trusting)?;
+    tracing::info!(roots = digests.join(" "), "the node trusts other roots now");
+    Ok(())
+}
+
+/// Saves a certificate and uses it for all connections from now on.
+fn put_in_force(member: &Member, folders: &Folders, certificate: NodeCertificate) -> Result<()> {
+    // Workers are not locked: they know nothing that their containers do not.
+    let key = member.unlock_key().filter(|_| certificate.identity().role == Role::Manager);
+    let dir = CertificateDir::new(&folders.data_root);
+    dir.save_locked(&certificate, &locks(key.as_deref()))?;
+    if let Some(manager) = member.manager() {
+        manager.renewed(certificate.clone())?;
+    }
+    member.certificate.send_replace(Arc::new(certificate));
     Ok(())
 }
 

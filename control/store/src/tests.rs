@@ -27,6 +27,7 @@ fn node(id: &str, version: u64, name: &str) -> Node {
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
+        tls: None,
     }
 }
 

@@ -37,6 +37,7 @@ fn put(id: String) -> Change {
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
+        tls: None,
     }))
 }
 

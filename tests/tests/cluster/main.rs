@@ -13,6 +13,7 @@ mod managers;
 mod metrics;
 mod overlay;
 mod publish;
+mod rotation;
 mod runtime;
 mod scale;
 mod update;

@@ -102,12 +102,15 @@ pub(super) fn services(node: &Node) -> anyhow::Result<BTreeSet<String>> {
 pub(super) struct Writes {
     prefix: &'static str,
     acknowledged: Mutex<Vec<(String, Instant)>>,
+    /// Answers to those that were not acknowledged.
+    failed: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
 
 impl Writes {
     pub(super) fn new(prefix: &'static str) -> Self {
-        Self { prefix, acknowledged: Mutex::default(), stop: AtomicBool::new(false) }
+        let stop = AtomicBool::new(false);
+        Self { prefix, acknowledged: Mutex::default(), failed: Mutex::default(), stop }
     }
 
     /// Until told to stop.
@@ -118,8 +121,9 @@ impl Writes {
             }
             let name = format!("{}-{count}", self.prefix);
             let node = cluster.node(through[count % through.len()]);
-            if write(node, &name).is_ok_and(|(status, _)| status == 201) {
-                self.acknowledged.lock().unwrap().push((name, Instant::now()));
+            match write(node, &name) {
+                Ok((201, _)) => self.acknowledged.lock().unwrap().push((name, Instant::now())),
+                other => self.failed.lock().unwrap().push(format!("{name}: {other:?}")),
             }
         }
     }
@@ -137,6 +141,11 @@ impl Writes {
             self.stop.store(true, Ordering::Relaxed);
             result
         })
+    }
+
+    /// What was answered to writes that were not acknowledged.
+    pub(super) fn failed(&self) -> Vec<String> {
+        self.failed.lock().unwrap().clone()
     }
 
     pub(super) fn count(&self) -> usize {

@@ -1,11 +1,11 @@
 //! Nodes.
-use super::{generic_resources, swarm::tls_info, value, version};
+use super::{generic_resources, swarm::Roots, value, version};
 use crate::times::rfc3339;
 use serde_json::Value;
-use shoal_model::{Availability, Node, NodeState, Plugin, Role, State, docker};
+use shoal_model::{Availability, Node, NodeState, Plugin, Role, docker};
 
 /// A node as `GET /nodes/{id}` answers it. `leader` is the id of the leading manager.
-pub(crate) fn node(state: &State, node: &Node, leader: Option<&str>) -> Value {
+pub(crate) fn node(node: &Node, roots: &Roots, leader: Option<&str>) -> Value {
     let description = node.description.as_ref().map(|d| docker::NodeDescription {
         hostname: Some(d.hostname.clone()),
         platform: Some(docker::Platform {
@@ -23,7 +23,7 @@ pub(crate) fn node(state: &State, node: &Node, leader: Option<&str>) -> Value {
                 .then(|| d.engine_labels.clone().into_iter().collect()),
             plugins: (!d.plugins.is_empty()).then(|| d.plugins.iter().map(plugin).collect()),
         }),
-        tls_info: state.cluster.as_ref().map(tls_info),
+        tls_info: node.tls.as_ref().map(|tls| roots.tls_info(tls)),
     });
     value(&docker::Node {
         id: Some(node.id.clone()),

@@ -2,7 +2,7 @@
 use super::{done, ok};
 use crate::{
     context::ApiContext,
-    convert,
+    convert::{self, swarm::Roots},
     error::Answer,
     filters::Filters,
     lookup,
@@ -31,7 +31,8 @@ async fn list(State(ctx): State<ApiContext>, params: Params) -> Answer {
     let leader = ctx.swarm.info().leader;
     let nodes: Vec<Value> = ctx.read(|state| {
         let matching = state.nodes.values().filter(|n| matches(&filters, n));
-        matching.map(|n| convert::nodes::node(state, n, leader.as_deref())).collect()
+        let roots = Roots::of(state.cluster.as_ref());
+        matching.map(|n| convert::nodes::node(n, &roots, leader.as_deref())).collect()
     })?;
     Ok(ok(nodes.into()))
 }
@@ -57,7 +58,8 @@ fn matches(filters: &Filters, node: &Node) -> bool {
 async fn inspect(State(ctx): State<ApiContext>, Path(reference): Path<String>) -> Answer {
     let leader = ctx.swarm.info().leader;
     let node = ctx.read(|state| {
-        lookup::node(state, &reference).map(|n| convert::nodes::node(state, n, leader.as_deref()))
+        let roots = Roots::of(state.cluster.as_ref());
+        lookup::node(state, &reference).map(|n| convert::nodes::node(n, &roots, leader.as_deref()))
     })??;
     Ok(ok(node))
 }

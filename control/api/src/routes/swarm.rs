@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use shoal_model::{Availability, ControlError, ErrorKind, Rotations, docker};
 
 pub(super) fn routes() -> Router<ApiContext> {
@@ -36,16 +36,34 @@ struct Beside {
 
 /// A body and what stands beside its model.
 async fn request<T: DeserializeOwned>(body: Body) -> Result<(T, Availability), ApiError> {
-    let value: serde_json::Value = params::json(body).await?;
-    let invalid = |e: serde_json::Error| ApiError::bad(format!("invalid JSON: {e}"));
-    let beside = Beside::deserialize(&value).map_err(invalid)?;
+    let mut value: Value = params::json(body).await?;
+    let beside = Beside::deserialize(&value).map_err(not_understood)?;
+    if let Some(spec) = value.get_mut("Spec") {
+        check_protocols(spec)?;
+    }
     let availability = match beside.availability.as_deref().unwrap_or_default() {
         "" | "active" => Availability::Active,
         "pause" => Availability::Pause,
         "drain" => Availability::Drain,
         other => return Err(ApiError::bad(format!("invalid Availability: {other:?}"))),
     };
-    Ok((serde_json::from_value(value).map_err(invalid)?, availability))
+    Ok((serde_json::from_value(value).map_err(not_understood)?, availability))
+}
+
+fn not_understood(error: serde_json::Error) -> ApiError {
+    ApiError::bad(format!("invalid JSON: {error}"))
+}
+
+/// The protocols of external CAs, in whatever case; of others Docker's words, not the parser's.
+fn check_protocols(spec: &mut Value) -> Result<(), ApiError> {
+    let all = spec.pointer_mut("/CAConfig/ExternalCAs").and_then(Value::as_array_mut);
+    for protocol in all.into_iter().flatten().filter_map(|ca| ca.get_mut("Protocol")) {
+        match protocol.as_str() {
+            Some(text) if text.eq_ignore_ascii_case("cfssl") => *protocol = "cfssl".into(),
+            _ => return Err(ApiError::bad(format!("invalid protocol: {protocol}"))),
+        }
+    }
+    Ok(())
 }
 
 async fn inspect(State(ctx): State<ApiContext>) -> Answer {
@@ -60,7 +78,8 @@ fn no_cluster() -> ApiError {
 async fn init(State(ctx): State<ApiContext>, body: Body) -> Answer {
     let (request, availability): (docker::SwarmInitRequest, _) = request(body).await?;
     if let Some(spec) = &request.spec {
-        check(spec, 0)?;
+        check(spec)?;
+        check_first(spec)?;
     }
     Ok(ok(json!(ctx.swarm.init(request, availability).await?)))
 }
@@ -78,12 +97,10 @@ async fn leave(State(ctx): State<ApiContext>, params: Params) -> Answer {
 
 async fn update(State(ctx): State<ApiContext>, params: Params, body: Body) -> Answer {
     let version = params.version("swarm")?;
-    let spec: docker::SwarmSpec = params::json(body).await?;
-    let rotations = ctx.read(|state| {
-        let ca = state.cluster.as_ref().and_then(|c| c.spec.ca_config.as_ref());
-        ca.and_then(|c| c.force_rotate).unwrap_or(0)
-    })?;
-    check(&spec, rotations)?;
+    let mut spec: Value = params::json(body).await?;
+    check_protocols(&mut spec)?;
+    let spec: docker::SwarmSpec = serde_json::from_value(spec).map_err(not_understood)?;
+    check(&spec)?;
     let rotate = Rotations {
         worker_token: params.flag("rotateWorkerToken"),
         manager_token: params.flag("rotateManagerToken"),
@@ -93,19 +110,23 @@ async fn update(State(ctx): State<ApiContext>, params: Params, body: Body) -> An
     Ok(done())
 }
 
-/// Refuses settings this version would have to ignore. `rotations` is the present `ForceRotate`.
-fn check(spec: &docker::SwarmSpec, rotations: u64) -> Result<(), ApiError> {
-    let set = |text: &Option<String>| text.as_ref().is_some_and(|t| !t.is_empty());
-    if let Some(ca) = &spec.ca_config {
-        if ca.external_cas.as_ref().is_some_and(|c| !c.is_empty()) {
-            return Err(ApiError::absent("an external CA (CAConfig.ExternalCAs) is"));
-        }
-        if set(&ca.signing_ca_key) || ca.force_rotate.unwrap_or(0) != rotations {
-            return Err(ApiError::absent("rotating the root CA (CAConfig) is"));
-        }
+fn is_set(text: &Option<String>) -> bool {
+    text.as_ref().is_some_and(|text| !text.is_empty())
+}
+
+/// Refuses what this version cannot do with the root of a swarm that is only being made.
+fn check_first(spec: &docker::SwarmSpec) -> Result<(), ApiError> {
+    let Some(ca) = &spec.ca_config else { return Ok(()) };
+    if is_set(&ca.signing_ca_key) || is_set(&ca.signing_ca_cert) {
+        return Err(ApiError::absent("a given root CA (CAConfig.SigningCACert) of a new swarm is"));
     }
+    Ok(())
+}
+
+/// Refuses settings this version would have to ignore.
+fn check(spec: &docker::SwarmSpec) -> Result<(), ApiError> {
     let log_driver = spec.task_defaults.as_ref().and_then(|d| d.log_driver.as_ref());
-    if log_driver.is_some_and(|d| set(&d.name)) {
+    if log_driver.is_some_and(|d| is_set(&d.name)) {
         return Err(ApiError::absent("a default log driver (TaskDefaults.LogDriver) is"));
     }
     Ok(())

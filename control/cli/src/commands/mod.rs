@@ -1,4 +1,5 @@
 //! One file per kind of object.
+mod ca;
 mod container;
 mod exec;
 mod image;

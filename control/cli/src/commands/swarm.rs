@@ -1,7 +1,8 @@
-//! `swarm init|join|join-token|leave|unlock|unlock-key|update`.
+//! `swarm init|join|join-token|leave|unlock|unlock-key|update`, and `swarm ca` in [`super::ca`].
 use crate::{
     args::{MemberAddresses, SwarmCommand, SwarmInit, SwarmJoin, SwarmUpdate},
     client::Client,
+    commands::ca,
     error::{CliError, CliResult},
     text::at,
 };
@@ -12,6 +13,7 @@ const PORT: u16 = 2377;
 
 pub(crate) async fn run(client: &Client, command: SwarmCommand) -> CliResult<()> {
     match command {
+        SwarmCommand::Ca(args) => ca::run(client, args).await,
         SwarmCommand::Init(init) => self::init(client, init).await,
         SwarmCommand::Join(join) => self::join(client, join).await,
         SwarmCommand::JoinToken { role, quiet, rotate } => {
@@ -41,8 +43,11 @@ fn addresses(a: &MemberAddresses) -> Value {
 async fn init(client: &Client, init: SwarmInit) -> CliResult<()> {
     let mut request = addresses(&init.addresses);
     let mut spec = json!({});
+    if !init.external_ca.is_empty() {
+        spec["CAConfig"]["ExternalCAs"] = ca::external(&init.external_ca, "")?;
+    }
     if let Some(expiry) = init.cert_expiry {
-        spec["CAConfig"] = json!({ "NodeCertExpiry": expiry });
+        spec["CAConfig"]["NodeCertExpiry"] = expiry.into();
     }
     if let Some(period) = init.dispatcher_heartbeat {
         spec["Dispatcher"] = json!({ "HeartbeatPeriod": period });
@@ -80,6 +85,9 @@ async fn update(client: &Client, update: SwarmUpdate) -> CliResult<()> {
         if let Some(value) = value {
             spec[group][field] = value.into();
         }
+    }
+    if !update.external_ca.is_empty() {
+        spec["CAConfig"]["ExternalCAs"] = ca::external(&update.external_ca, "")?;
     }
     let locked = spec.pointer("/EncryptionConfig/AutoLockManagers").and_then(Value::as_bool);
     if let Some(autolock) = update.autolock {

@@ -204,6 +204,7 @@ fn node(number: usize, (zone, rack, mood, cpus, gpus): NodeDice) -> Node {
             address: Some("10.0.0.2".parse().unwrap()),
         },
         down_since: None,
+        tls: None,
     };
     let description = node.description.as_mut().unwrap();
     match gpus {

@@ -1,7 +1,11 @@
 //! The manager over real gRPC on the loopback interface, with agents that run no containers.
+#[path = "../../../identity/tests/common/cfssl.rs"]
+mod cfssl;
 mod cluster;
 mod control;
 mod drain;
+mod external;
 mod managers;
+mod rotation;
 mod support;
 mod trust;

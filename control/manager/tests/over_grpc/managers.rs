@@ -111,7 +111,7 @@ async fn any_manager_answers_and_reads_what_any_other_was_told() {
     second.control().remove_service(&web).await.unwrap();
     // A worker may join by any of them, and is told of all.
     let worker = join(third.listening(), &worker_token(first)).await.unwrap();
-    let tls = client_config(worker.root(), Some(&worker)).unwrap();
+    let tls = client_config(worker.trust(), Some(&worker)).unwrap();
     let channel = connect(second.listening(), tls).await.unwrap();
     let list =
         ManagersClient::new(channel).list(ManagersListRequest {}).await.unwrap().into_inner();

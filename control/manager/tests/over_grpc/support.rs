@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "where a test cannot be set up it fails")]
 use base64::{Engine, engine::general_purpose::STANDARD};
 use shoal_identity::{
-    Identity, JoinToken, NodeCertificate, NodeKey, client_config, connect, fetch_root,
+    Identity, JoinToken, NodeCertificate, NodeKey, Trust, client_config, connect, fetch_root,
 };
 use shoal_manager::{InitRequest, Manager, ManagerConfig};
 use shoal_model::{
@@ -12,7 +12,7 @@ use shoal_model::{
 };
 use shoal_rpc::{
     AgentMessage, Applied, Assignment, Heartbeat, Hello, IssueRequest, LogSubscription,
-    TaskStatuses, agent_message::Kind as ToManager, certificates_client::CertificatesClient,
+    TaskStatuses, Tls, agent_message::Kind as ToManager, certificates_client::CertificatesClient,
     dispatcher_client::DispatcherClient, manager_message::Kind as FromManager,
 };
 use std::{
@@ -50,7 +50,7 @@ pub(crate) fn worker_token(manager: &Manager) -> String {
 pub(crate) async fn join(addr: SocketAddr, token: &str) -> Result<NodeCertificate, Status> {
     let digest = JoinToken::parse(token).unwrap().digest();
     let root = fetch_root(addr, digest).await.map_err(|e| Status::unknown(e.to_string()))?;
-    let tls = client_config(&root, None).unwrap();
+    let tls = client_config(&root.into(), None).unwrap();
     let mut client = CertificatesClient::new(connect(addr, tls).await.unwrap());
     let key = NodeKey::create().unwrap();
     let request = IssueRequest {
@@ -59,14 +59,30 @@ pub(crate) async fn join(addr: SocketAddr, token: &str) -> Result<NodeCertificat
         availability: String::new(),
     };
     let reply = client.issue(request).await?.into_inner();
-    Ok(NodeCertificate::new(key, &reply.certificate, root).unwrap())
+    let trust = Trust::from_pem(&reply.root).unwrap();
+    assert_eq!(trust.present().digest(), digest);
+    Ok(NodeCertificate::new(key, &reply.certificate, trust).unwrap())
+}
+
+/// Gets another certificate, as a node does that is told to.
+pub(crate) async fn renew(addr: SocketAddr, present: &NodeCertificate) -> NodeCertificate {
+    let tls = client_config(present.trust(), Some(present)).unwrap();
+    let mut client = CertificatesClient::new(connect(addr, tls).await.unwrap());
+    let key = NodeKey::create().unwrap();
+    let request = IssueRequest { csr: key.csr_pem().unwrap(), ..Default::default() };
+    let reply = client.issue(request).await.unwrap().into_inner();
+    NodeCertificate::new(key, &reply.certificate, Trust::from_pem(&reply.root).unwrap()).unwrap()
+}
+
+fn tls_of(node: &NodeCertificate) -> Tls {
+    Tls { certificate: node.pem().to_owned(), trust: node.trust().pem() }
 }
 
 pub(crate) async fn dispatcher(
     addr: SocketAddr,
     node: &NodeCertificate,
 ) -> DispatcherClient<Channel> {
-    let tls = client_config(node.root(), Some(node)).unwrap();
+    let tls = client_config(node.trust(), Some(node)).unwrap();
     DispatcherClient::new(connect(addr, tls).await.unwrap())
 }
 
@@ -86,6 +102,7 @@ pub(crate) fn hello(node: &Identity) -> AgentMessage {
         public_key: STANDARD.encode(key),
         data_path_addr: "127.0.0.1".to_owned(),
         data_path_port: 0,
+        tls: None,
     }))
 }
 
@@ -141,6 +158,8 @@ pub(crate) struct Agent {
     pub(crate) subscriptions: mpsc::Receiver<LogSubscription>,
     /// Why the session ended, once it has.
     pub(crate) ended: watch::Receiver<Option<Status>>,
+    /// Its certificate, renewed when it is told to.
+    pub(crate) certificate: watch::Receiver<NodeCertificate>,
     work: JoinHandle<()>,
 }
 
@@ -169,6 +188,9 @@ impl Agent {
         let (end, ended) = watch::channel(None);
         let (release, released) = watch::channel(BTreeSet::new());
         let (count, came) = watch::channel((0, 0));
+        let (mut own, (certified, certificate)) = (node.clone(), watch::channel(node.clone()));
+        let tls = message(ToManager::Tls(tls_of(&own)));
+        say.send(tls).await.unwrap();
         let Manners { mut applies, hasty } = manners;
         let out = say.clone();
         let work = tokio::spawn(async move {
@@ -227,6 +249,19 @@ impl Agent {
                         FromManager::Release(r) => release.send_modify(|all| all.extend(r.tasks)),
                         FromManager::Subscribe(s) => subscribe.send(s).await.unwrap(),
                         FromManager::Welcome(w) => assert_eq!(w.heartbeat_period_ms, 1_000),
+                        FromManager::Trust(trust) => {
+                            let trust = Trust::from_pem(&trust.roots).unwrap();
+                            own = own.trusting(trust).unwrap();
+                            certified.send_replace(own.clone());
+                            let _ = out.send(self::message(ToManager::Tls(tls_of(&own)))).await;
+                        }
+                        FromManager::Renew(renew) => {
+                            if !own.is_signed_by(&renew.root) {
+                                own = self::renew(addr, &own).await;
+                            }
+                            certified.send_replace(own.clone());
+                            let _ = out.send(self::message(ToManager::Tls(tls_of(&own)))).await;
+                        }
                         FromManager::Unsubscribe(_) | FromManager::Bearings(_) => {}
                     },
                     Ok(None) => return drop(end.send_replace(Some(Status::ok("")))),
@@ -234,7 +269,7 @@ impl Agent {
                 }
             }
         });
-        Agent { node, assignment, released, came, say, subscriptions, ended, work }
+        Agent { node, assignment, released, came, say, subscriptions, ended, certificate, work }
     }
 }
 

@@ -25,7 +25,7 @@ async fn a_token_that_is_wrong_foreign_or_rotated_says_which() {
 
     // The same, by one that does not look at the digest.
     let own = manager.certificate();
-    let tls = client_config(own.root(), None).unwrap();
+    let tls = client_config(own.trust(), None).unwrap();
     let mut client = CertificatesClient::new(connect(addr, tls).await.unwrap());
     let csr = own.key().csr_pem().unwrap();
     let mut ask = async |token: &str| {
@@ -52,7 +52,7 @@ async fn a_token_that_is_wrong_foreign_or_rotated_says_which() {
 
     // Who is in stays in, and renews without a token, for the same node and role.
     let mut client = CertificatesClient::new(
-        connect(addr, client_config(node.root(), Some(&node)).unwrap()).await.unwrap(),
+        connect(addr, client_config(node.trust(), Some(&node)).unwrap()).await.unwrap(),
     );
     let csr = node.key().csr_pem().unwrap();
     let renewed =
@@ -67,12 +67,12 @@ async fn without_a_certificate_or_with_another_cluster_s_nothing_is_heard() {
     let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let manager = init(dir.path()).await;
     let other = init(other_dir.path()).await;
-    let tls = client_config(manager.certificate().root(), None).unwrap();
+    let tls = client_config(manager.certificate().trust(), None).unwrap();
     let mut nobody = DispatcherClient::new(connect(manager.listening(), tls).await.unwrap());
     let refused = nobody.session(tokio_stream::empty()).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
     assert_eq!(nobody.leave(LeaveRequest {}).await.unwrap_err().code(), Code::Unauthenticated);
-    let tls = client_config(other.certificate().root(), Some(&other.certificate())).unwrap();
+    let tls = client_config(other.certificate().trust(), Some(&other.certificate())).unwrap();
     assert!(connect(manager.listening(), tls).await.is_err(), "another cluster's manager");
     manager.shutdown().await;
     other.shutdown().await;

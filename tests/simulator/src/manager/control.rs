@@ -120,6 +120,7 @@ impl World {
             data_path_port: 51_820,
             removed_nodes: BTreeMap::new(),
             unlock_key: None,
+            root_rotation: None,
         };
         let ingress = Network {
             id: "ingress".to_owned(),
@@ -156,6 +157,7 @@ impl World {
             manager_addr: None,
             overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
             down_since: None,
+            tls: None,
         }
     }
 }

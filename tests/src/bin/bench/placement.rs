@@ -245,6 +245,7 @@ fn node(number: usize) -> Node {
         },
         manager_addr: None,
         down_since: None,
+        tls: None,
         overlay: NodeOverlay {
             public_key: None,
             endpoint: None,
