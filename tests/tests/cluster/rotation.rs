@@ -46,6 +46,8 @@ fn rotated(cluster: &Cluster, asked: &Node) -> String {
             openssl.args(["verify", "-CAfile"]).arg(&file);
             Outcome::of(openssl.arg(certificates(node).join("swarm-node.crt")))?.ok()?;
         }
+        let listed = asked.docker(&["node", "ls", "--format", "{{.TLSStatus}}"])?.ok()?;
+        ensure!(listed.lines().all(|status| status == "Ready"), "{listed}");
         Ok(())
     })
     .unwrap();

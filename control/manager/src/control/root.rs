@@ -15,8 +15,9 @@ use tokio::time::timeout;
 /// A root that ends sooner is not taken (swarmkit's).
 const SHORTEST_ROOT: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How long the external CAs may take to certify the next root; the user waits for it.
-const CROSS_SIGN_WAIT: Duration = Duration::from_secs(6);
+/// How long the external CAs may take to certify the next root: the user's call is answered within 10 s,
+/// and up to 4 s have gone into trying whether they answer at all.
+const CROSS_SIGN_WAIT: Duration = Duration::from_secs(5);
 
 /// A root that a user gives.
 pub(crate) struct Given {

@@ -5,7 +5,7 @@ use crate::{
     rotation::{change, cluster, own_agent, says, worker},
     support::*,
 };
-use shoal_identity::RootCa;
+use shoal_identity::{RootCa, RootCertificate};
 use shoal_manager::{InitRequest, Manager};
 use shoal_model::docker;
 use std::sync::atomic::Ordering;
@@ -21,8 +21,15 @@ fn external(url: &str, root: Option<&RootCa>) -> External {
     }
 }
 
+/// Until the rotation is over and every node has told that it trusts the new root alone.
 async fn ended(manager: &Manager) {
     until(manager, "an end", |s| s.cluster.as_ref().unwrap().root_rotation.is_none()).await;
+    let root = RootCertificate::from_pem(&cluster(manager).root_certificate).unwrap();
+    let trust = vec![root.digest().to_string()];
+    until(manager, "one root trusted", |s| {
+        s.nodes.values().all(|n| n.tls.as_ref().is_some_and(|tls| tls.trust == trust))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
