@@ -49,7 +49,7 @@ pub use rotation::{
 };
 pub use scheduler::{Descriptor as SpreadDescriptor, MOST_PLACED, Scheduler, schedule};
 pub use shoal_model::{PortWish, port_wishes};
-pub use spec::{attachments, host_ports, network_of, uses_vip};
+pub use spec::{attachments, free_endpoint, host_ports, network_of, uses_vip};
 pub use subnets::{SubnetError, allocate_subnet};
 pub use tables::{Delta, Leaving, Subscriber, Tables, Touched, Written};
 pub use tally::task_counts;

@@ -1,5 +1,7 @@
 //! Readings of Docker's specifications, with Docker's defaults for what is not said.
-use shoal_model::{HostPort, Network, State, docker, protocol_number};
+use shoal_model::{
+    EndpointState, HostPort, Network, State, docker, port_wishes, protocol_number,
+};
 use std::time::Duration;
 
 /// Networks a service is attached to: those of the task template, else the older field's.
@@ -21,6 +23,13 @@ pub fn network_of<'a>(
 pub fn uses_vip(spec: &docker::ServiceSpec) -> bool {
     let mode = spec.endpoint_spec.as_ref().and_then(|e| e.mode);
     mode != Some(docker::EndpointSpecModeEnum::DNSRR)
+}
+
+/// What a service has that asks for nothing the allocator gives: neither a published port nor a virtual
+/// address. `None`: it has to wait for the allocator.
+pub fn free_endpoint(spec: &docker::ServiceSpec) -> Option<EndpointState> {
+    let addressed = uses_vip(spec) && !attachments(spec).is_empty();
+    (!addressed && port_wishes(spec).is_empty()).then(EndpointState::default)
 }
 
 /// Ports a task of the service takes of its node (publish mode `host`), each once. One without a

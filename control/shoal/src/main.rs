@@ -78,7 +78,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 /// unanswered handshake, which the overlay's own counters say better.
 fn log_to_stderr(debug: bool) {
     let level = if debug { "debug" } else { "info" };
-    let default = format!("{level},boringtun=off,openraft=warn,h2=info,hyper_util=info");
+    let default = format!("{level},boringtun=off,openraft=warn,h2=info,hyper_util=info,tower=info");
     let filter = tracing_subscriber::EnvFilter::try_from_env("SHOAL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();

@@ -305,3 +305,22 @@ fn a_cluster_publishes_no_more_ports_than_its_nodes_have_tables_for() {
     let refused = wants(7).unwrap_err().to_string();
     assert!(refused.contains("250 of 256") && refused.contains("7 more"), "{refused}");
 }
+
+#[test]
+fn a_service_that_asks_for_nothing_has_what_the_allocator_would_say() {
+    let mut world = World::new();
+    world.network("app", "10.0.1.0/24");
+    world.service("bare", 0, &[], |_| {});
+    world.service("attached", 0, &["app"], |_| {});
+    world.service("dnsrr", 0, &["app"], |s| {
+        let mode = Some(EndpointSpecModeEnum::DNSRR);
+        s.endpoint_spec = Some(EndpointSpec { mode, ports: None });
+    });
+    world.settle();
+    for name in ["bare", "dnsrr"] {
+        let service = world.of(name);
+        assert!(service.endpoint.is_some());
+        assert_eq!(crate::free_endpoint(&service.spec), service.endpoint, "{name}");
+    }
+    assert_eq!(crate::free_endpoint(&world.of("attached").spec), None);
+}

@@ -6,7 +6,7 @@ use crate::{
     validate::{self, resolved},
 };
 use futures_util::stream::BoxStream;
-use shoal_cores::{check_ports, revise, roll_back, take_rebalance_once};
+use shoal_cores::{check_ports, free_endpoint, revise, roll_back, take_rebalance_once};
 use shoal_identity::id;
 use shoal_model::{
     Change, ControlError, ErrorKind, LogLine, LogOptions, Object, ObjectKind, Service, docker,
@@ -54,7 +54,9 @@ impl Manager {
             }
             check_ports(state, None, &spec).map_err(invalid)?;
             let rebalance = take_rebalance_once(&mut spec);
-            Ok(Service { rebalance, ..Service::new(id::new(), spec, clock::now()) })
+            // One transaction instead of two where nothing has to be given.
+            let endpoint = free_endpoint(&spec);
+            Ok(Service { rebalance, endpoint, ..Service::new(id::new(), spec, clock::now()) })
         })?;
         let id = service.id.clone();
         let change = Change::Put(Object::Service(service));
