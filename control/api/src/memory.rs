@@ -123,7 +123,7 @@ impl Inner {
         let (cluster, id) = (self.id("cluster"), self.id("node"));
         let mut spec = spec;
         spec.name = Some("default".to_owned());
-        let secret = |word: &str| format!("SWMTKN-1-{:a<50}-{word:b<25}", "");
+        let secret = |word: &str| format!("SWMTKN-1-{}-{word:b<25}", digest());
         let cluster = Cluster {
             id: cluster,
             meta: Meta::default(),
@@ -274,6 +274,11 @@ fn now() -> Timestamp {
     Timestamp(chrono::Utc::now().timestamp_nanos_opt().unwrap_or(i64::MAX))
 }
 
+/// The root's digest, of which only the length is right.
+fn digest() -> String {
+    "a".repeat(50)
+}
+
 fn node(id: &str, hostname: &str, role: Role, availability: Availability) -> Node {
     Node {
         id: id.to_owned(),
@@ -299,7 +304,7 @@ fn node(id: &str, hostname: &str, role: Role, availability: Availability) -> Nod
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
-        tls: None,
+        tls: Some(shoal_model::NodeTls { root: Some(digest()), trust: vec![digest()] }),
     }
 }
 

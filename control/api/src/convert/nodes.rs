@@ -23,7 +23,8 @@ pub(crate) fn node(node: &Node, roots: &Roots, leader: Option<&str>) -> Value {
                 .then(|| d.engine_labels.clone().into_iter().collect()),
             plugins: (!d.plugins.is_empty()).then(|| d.plugins.iter().map(plugin).collect()),
         }),
-        tls_info: node.tls.as_ref().map(|tls| roots.tls_info(tls)),
+        // The client reads it without asking whether it is there, too.
+        tls_info: Some(node.tls.as_ref().map(|tls| roots.tls_info(tls)).unwrap_or_default()),
     });
     value(&docker::Node {
         id: Some(node.id.clone()),
