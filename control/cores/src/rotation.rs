@@ -117,7 +117,8 @@ pub fn plan_root(present: &Cluster, wish: RootWish<'_>) -> Result<RootPlan, Root
         Some(_) => RootChange::Begin,
     };
     let mut needed = Vec::new();
-    if !has_key && !(change == RootChange::Adopt && wish.key) {
+    let gets_key = change == RootChange::Adopt && wish.key;
+    if !has_key && !gets_key {
         needed.push(Needed::Current);
     }
     if wish.certificate.is_some() && !wish.key {

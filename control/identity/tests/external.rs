@@ -101,11 +101,13 @@ async fn both_sides_check_who_the_other_is() {
     // A host its certificate is not for.
     let url = server.url.replace("127.0.0.1", "localhost");
     let ca =
-        ExternalCa::new(ExternalUrl::parse(&url).unwrap(), &[root.clone()], Some(&own)).unwrap();
+        ExternalCa::new(ExternalUrl::parse(&url).unwrap(), std::slice::from_ref(root), Some(&own))
+            .unwrap();
     let error = ca.reach().await.unwrap_err().to_string();
     assert!(error.contains("not valid for name"), "{error}");
     // Nobody there.
     let url = ExternalUrl::parse("https://127.0.0.1:1/").unwrap();
-    let error = ExternalCa::new(url, &[root.clone()], None).unwrap().reach().await.unwrap_err();
+    let error =
+        ExternalCa::new(url, std::slice::from_ref(root), None).unwrap().reach().await.unwrap_err();
     assert!(error.to_string().contains("Connection refused"), "{error}");
 }

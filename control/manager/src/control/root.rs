@@ -212,7 +212,7 @@ async fn cross_signed_outside(
     let mut last = "the present root has no external CA".to_owned();
     let asked = async {
         for url in urls(externals(spec), root, root).map_err(|e| e.message)? {
-            let signed = match ExternalCa::new(url, &[root.clone()], Some(own)) {
+            let signed = match ExternalCa::new(url, std::slice::from_ref(root), Some(own)) {
                 Ok(external) => external.cross_sign(ca, root).await.map_err(|e| chain(&e)),
                 Err(error) => Err(chain(&error)),
             };
