@@ -1,7 +1,5 @@
 //! Readings of Docker's specifications, with Docker's defaults for what is not said.
-use shoal_model::{
-    EndpointState, HostPort, Network, State, docker, port_wishes, protocol_number,
-};
+use shoal_model::{EndpointState, HostPort, Network, State, docker, port_wishes, protocol_number};
 use std::time::Duration;
 
 /// Networks a service is attached to: those of the task template, else the older field's.
