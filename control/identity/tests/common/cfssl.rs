@@ -1,4 +1,5 @@
 //! A server that signs by cfssl's protocol, well or badly.
+#![allow(clippy::unwrap_used, reason = "where a test cannot be set up it fails")]
 
 use rcgen::{CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::{

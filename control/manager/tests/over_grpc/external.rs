@@ -1,4 +1,5 @@
 //! The cluster's certificates come from outside.
+#![expect(clippy::unwrap_used, reason = "where a test cannot be set up it fails")]
 
 use crate::{
     cfssl::{Cfssl, Manners},

@@ -1,4 +1,5 @@
 //! The root is rotated while sessions go on; who may come in before, meanwhile and afterwards.
+#![expect(clippy::unwrap_used, reason = "where a test cannot be set up it fails")]
 
 use crate::support::*;
 use shoal_identity::{
