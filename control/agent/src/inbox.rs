@@ -1,12 +1,13 @@
-//! Parts of assignments, put together. Pure; one for each session, which begins with a whole one.
+//! Parts of assignments, put together. Pure. Each session begins with a whole one, in which the manager
+//! leaves out what the node has already.
 use anyhow::{Context, Result, bail};
 use shoal_model::{Difference, NodeAssignment, Rows, WrongBase};
-use shoal_rpc::Assignment;
+use shoal_rpc::{Assignment, Section};
 
 /// Rows of one difference: more than the largest cluster has tasks.
 const MOST_ROWS: usize = 4_000_000;
 
-/// Parts of assignments, put together; one for each session.
+/// Parts of assignments, put together.
 #[derive(Debug, Default)]
 pub struct Inbox {
     rows: Rows,
@@ -26,17 +27,27 @@ pub enum News {
 }
 
 impl Inbox {
+    /// A session begins: what was incomplete in the one before is forgotten. Says what there is, as
+    /// far as it need not be told again if it is still so.
+    pub fn begin(&mut self) -> Vec<Section> {
+        (self.parts, self.asked) = (None, false);
+        let sections = self.rows.sections().into_iter();
+        sections.map(|(network, digest)| Section { network: network.to_owned(), digest }).collect()
+    }
+
     /// Takes a message; `known` is the newest generation this node was ever told.
     ///
     /// # Errors
     /// When it is not understood: the session is of no use then.
     pub fn take(&mut self, part: Assignment, known: u64) -> Result<Option<News>> {
         let base = (!part.whole).then_some(part.base);
+        let kept = part.kept;
         let generation = part.generation;
         let mut all = match self.parts.take() {
             Some(parts) if (parts.base, parts.generation) == (base, generation) => parts,
             _ => Difference { base, generation, ..Difference::default() },
         };
+        all.kept.extend(kept);
         for key in &part.gone {
             all.gone.push(serde_json::from_slice(key).context("an assignment is not understood")?);
         }
@@ -130,6 +141,19 @@ mod tests {
         };
         assert_eq!(inbox.take(next(8, 4, peer("b")), 9).unwrap(), None);
         assert_eq!(peers(inbox.take(next(9, 8, peer("c")), 9).unwrap()), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn what_a_new_session_need_not_tell_again_stays() {
+        let mut inbox = Inbox::default();
+        inbox.take(whole(5, &["a", "b"], false), 0).unwrap();
+        inbox.take(whole(6, &["c"], true), 5).unwrap();
+        let known = inbox.begin();
+        assert_eq!(known.len(), 1);
+        let kept = Assignment { kept: vec![String::new()], ..whole(9, &[], false) };
+        assert_eq!(peers(inbox.take(kept, 5).unwrap()), ["a", "b"]);
+        assert_eq!(inbox.begin(), known);
+        assert_eq!(peers(inbox.take(whole(10, &["d"], false), 9).unwrap()), ["d"]);
     }
 
     #[test]

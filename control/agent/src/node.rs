@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::Result;
 use shoal_model::{NodeAssignment, WrongBase};
-use shoal_rpc::{Assignment, LogSubscription};
+use shoal_rpc::{Assignment, LogSubscription, Section};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tonic::transport::Channel;
@@ -20,6 +20,10 @@ pub(crate) struct Node {
 
 impl Body for Node {
     type Inbox = Inbox;
+
+    fn begin(&self, inbox: &mut Inbox) -> Vec<Section> {
+        inbox.begin()
+    }
 
     fn reports(&self) -> &Reports {
         &self.crew.reports

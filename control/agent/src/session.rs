@@ -12,7 +12,7 @@ use shoal_identity::{NodeCertificate, chain, client_config, connect_within};
 use shoal_model::{NodeDescription, Role, WrongBase, longest_pause};
 use shoal_rpc::{
     AgentMessage, Applied, Assignment, Bearings, Heartbeat, Hello, LeaveRequest, LogSubscription,
-    ManagerMessage, Resync, TaskStatus, TaskStatuses, Tls, agent_message,
+    ManagerMessage, Resync, Section, TaskStatus, TaskStatuses, Tls, agent_message,
     dispatcher_client::DispatcherClient, manager_message::Kind,
 };
 use std::{
@@ -53,8 +53,11 @@ const MAX_SUBSCRIPTIONS: usize = 64;
 /// Here it is what runs containers and carries their traffic; where managers are measured, something
 /// that does neither.
 pub trait Body: Send + Sync + 'static {
-    /// What one session has of assignments that came in parts or as differences.
+    /// What came of assignments, in parts and as differences.
     type Inbox: Default + Send;
+
+    /// A session begins. Says what there is of earlier ones that need not be told again.
+    fn begin(&self, inbox: &mut Self::Inbox) -> Vec<Section>;
 
     /// What is to be told of its tasks.
     fn reports(&self) -> &Reports;
@@ -134,9 +137,10 @@ pub struct Session<B> {
 impl<B: Body> Session<B> {
     /// Keeps a session, for ever.
     pub async fn run(self) {
+        let mut inbox = B::Inbox::default();
         loop {
             let Some(manager) = self.config.book().target() else { return };
-            let ended = self.once(manager).await;
+            let ended = self.once(manager, &mut inbox).await;
             let mut attempt = match self.state.borrow().connected {
                 true => Attempt::Held,
                 false => Attempt::Failed,
@@ -161,8 +165,9 @@ impl<B: Body> Session<B> {
         }
     }
 
-    async fn once(&self, manager: SocketAddr) -> Result<()> {
+    async fn once(&self, manager: SocketAddr, inbox: &mut B::Inbox) -> Result<()> {
         let channel = self.config.connect(manager).await?;
+        let known = self.body.begin(inbox);
         let (tx, rx) = mpsc::channel(QUEUE);
         let hello = Hello {
             description: serde_json::to_vec(&self.config.description)?,
@@ -170,6 +175,7 @@ impl<B: Body> Session<B> {
             data_path_addr: self.config.data_path_addr.clone(),
             data_path_port: self.config.data_path_port.into(),
             tls: Some(tls_of(&self.config.certificate.borrow())),
+            known,
         };
         tx.send(message(agent_message::Kind::Hello(hello))).await?;
         let mut client = DispatcherClient::new(channel.clone()).max_decoding_message_size(MESSAGE);
@@ -181,7 +187,7 @@ impl<B: Body> Session<B> {
         self.body.reports().resend();
         let (tell_period, period) = watch::channel(FIRST_BEAT);
         tokio::select! {
-            result = self.receive(first, &mut incoming, &channel, &tx, &tell_period) => result,
+            result = self.receive(first, inbox, &mut incoming, &channel, &tx, &tell_period) => result,
             result = self.send(&tx, period) => result,
         }
     }
@@ -230,18 +236,18 @@ impl<B: Body> Session<B> {
     async fn receive(
         &self,
         first: ManagerMessage,
+        inbox: &mut B::Inbox,
         incoming: &mut Streaming<ManagerMessage>,
         channel: &Channel,
         tx: &mpsc::Sender<AgentMessage>,
         period: &watch::Sender<Duration>,
     ) -> Result<()> {
-        let mut inbox = B::Inbox::default();
         let mut subscriptions = Subscriptions::default();
         let mut next = Some(first);
         while let Some(said) = next {
             match said.kind {
                 Some(Kind::Assignment(part)) => {
-                    if let Some(wrong) = self.body.take(&mut inbox, part)? {
+                    if let Some(wrong) = self.body.take(inbox, part)? {
                         tracing::info!("asking for the whole assignment: {wrong}");
                         tx.send(message(agent_message::Kind::Resync(Resync {}))).await?;
                     }

@@ -109,10 +109,10 @@ pub struct Touched {
     pub nodes: BTreeSet<String>,
     /// Whether it was all there is: what is not named is not there any more.
     pub all: bool,
-    /// Whether every node may have something new to hear.
-    pub everybody: bool,
-    /// Else those that may.
+    /// Nodes that may have something new to hear, of what concerns only some.
     pub concerned: BTreeSet<String>,
+    /// Whether something concerns every node: another node, or what is published.
+    pub everybody: bool,
 }
 
 /// A node and what it was told last.
@@ -121,17 +121,27 @@ pub struct Subscriber {
     node: String,
     base: Option<u64>,
     joined: BTreeSet<String>,
+    /// Sections it has of an earlier session, with their digests: networks by id, empty for the other
+    /// nodes.
+    known: BTreeMap<String, u64>,
 }
 
 impl Subscriber {
     /// A node that knows nothing yet.
     pub fn new(node: impl Into<String>) -> Subscriber {
-        Subscriber { node: node.into(), base: None, joined: BTreeSet::new() }
+        let (joined, known) = (BTreeSet::new(), BTreeMap::new());
+        Subscriber { node: node.into(), base: None, joined, known }
+    }
+
+    /// What it has of an earlier session need not be told again, if it is still so.
+    pub fn has(&mut self, known: BTreeMap<String, u64>) {
+        self.known = known;
     }
 
     /// The node does not have what it was told: it gets the whole again.
     pub fn reset(&mut self) {
         self.base = None;
+        self.known.clear();
     }
 }
 
@@ -142,6 +152,8 @@ pub struct Delta {
     pub base: Option<u64>,
     /// Generation it makes.
     pub generation: u64,
+    /// Sections the node has already, of a whole.
+    pub kept: Vec<String>,
     /// Rows to remove first.
     pub gone: Vec<RowKey>,
     /// Rows to put.
@@ -218,20 +230,20 @@ impl Tables {
             self.own_row(state, id);
         }
         let concerned = mem::take(&mut self.concerned);
-        touched.everybody = concerned.everybody
-            || self.ingress.as_ref().is_some_and(|id| concerned.networks.contains(id));
-        if !touched.everybody {
-            touched.concerned = concerned.nodes;
-            let networks = concerned.networks.iter().filter_map(|id| self.networks.get(id));
-            touched.concerned.extend(networks.flat_map(|on| &on.nodes).cloned());
-        }
+        let of_everybody = |id: &&String| self.ingress.as_ref() == Some(*id);
+        touched.everybody =
+            concerned.everybody || concerned.networks.iter().any(|id| of_everybody(&id));
+        touched.concerned = concerned.nodes;
+        let networks = concerned.networks.iter().filter(|id| !of_everybody(id));
+        let networks = networks.filter_map(|id| self.networks.get(id));
+        touched.concerned.extend(networks.flat_map(|on| &on.nodes).cloned());
         touched
     }
 
     /// Puts a row of a network, or takes it away.
     fn set_of_network(&mut self, id: &str, key: RowKey, row: Option<&Row>) {
         let version = self.version;
-        if self.network(id).shelf.set(version, key, row.map(write)) {
+        if self.network(id).shelf.put(version, key, row.map(write)) {
             self.concern_network(id);
         }
     }
@@ -287,6 +299,7 @@ impl Tables {
             None => self.whole(state, to, own),
         };
         to.base = Some(self.version);
+        to.known.clear();
         if !to.joined.iter().eq(self.joined_by(own)) {
             to.joined = self.joined_by(own).cloned().collect();
         }
@@ -306,12 +319,25 @@ impl Tables {
     }
 
     fn whole(&self, state: &State, to: &Subscriber, own: &OfNode) -> Delta {
-        let networks = self.joined_by(own).filter_map(|n| self.networks.get(n)).map(|n| &n.shelf);
-        let shelves = [&own.shelf, &self.peers].into_iter().chain(networks);
-        let rows = shelves.flat_map(Shelf::all).filter(|(key, _)| !is_self(key, &to.node));
-        let rows = rows.map(|(_, row)| row.clone());
-        let tasks = own.own.all().filter_map(|(key, _)| task_row(state, key));
-        Delta { generation: self.version, rows: rows.chain(tasks).collect(), ..Delta::default() }
+        let mut delta = Delta { generation: self.version, ..Delta::default() };
+        delta.rows.extend(own.shelf.all().map(|(_, row)| row.clone()));
+        delta.rows.extend(own.own.all().filter_map(|(key, _)| task_row(state, key)));
+        let myself = RowKey::Peer(to.node.clone());
+        if to.known.get("") == Some(&self.peers.digest_without(&myself)) {
+            delta.kept.push(String::new());
+        } else {
+            let peers = self.peers.all().filter(|(key, _)| **key != myself);
+            delta.rows.extend(peers.map(|(_, row)| row.clone()));
+        }
+        for id in self.joined_by(own) {
+            let Some(network) = self.networks.get(id) else { continue };
+            if to.known.get(id) == Some(&network.shelf.digest()) {
+                delta.kept.push(id.clone());
+            } else {
+                delta.rows.extend(network.shelf.all().map(|(_, row)| row.clone()));
+            }
+        }
+        delta
     }
 
     /// `None` when a shelf all nodes have, or the node's own, does not remember enough.
@@ -404,7 +430,7 @@ impl Tables {
             }))
         });
         let peer = peer.as_ref().map(write);
-        self.concerned.everybody |= self.peers.set(version, RowKey::Peer(id.to_owned()), peer);
+        self.concerned.everybody |= self.peers.put(version, RowKey::Peer(id.to_owned()), peer);
         // Its role or state may be another, too.
         self.concern_node(id);
         let row = present.map(|node| Row::Node {
@@ -416,7 +442,7 @@ impl Tables {
         own.down = present.is_none_or(|node| {
             node.status.state == NodeState::Down || node.overlay.public_key.is_none()
         });
-        own.shelf.set(version, RowKey::Node, row.as_ref().map(write));
+        own.shelf.put(version, RowKey::Node, row.as_ref().map(write));
         self.sweep_node(id);
     }
 

@@ -20,9 +20,10 @@ use tokio::{
 /// one that comes alone is told at once.
 const PACE: Duration = Duration::from_millis(20);
 
-/// The same for each node with a session, for all of them may have to be told: ten thousand nodes
-/// are told five times a second at most.
-const PACE_PER_NODE: Duration = Duration::from_micros(20);
+/// Shortest time between two looks of all sessions, for each of them: ten thousand are told once a second
+/// of what concerns everybody. While nodes join, each would else be told of every other by itself. Those
+/// that share a network with a node hear of it with what concerns the network.
+const PACE_PER_NODE: Duration = Duration::from_micros(100);
 
 /// Tasks released in one message.
 const RELEASED_AT_ONCE: usize = 1_000;
@@ -116,17 +117,20 @@ impl Board {
 /// Follows the state until the manager stops.
 pub(crate) async fn run(inner: Arc<Inner>) {
     let mut versions = inner.store.watch();
+    // When everybody may be told next, and whether there is something to tell.
+    let (mut all_due, mut all_behind) = (Instant::now(), false);
     loop {
-        let pace = PACE_PER_NODE * u32::try_from(inner.sessions.count()).unwrap_or(u32::MAX);
-        let next = Instant::now() + pace.max(PACE);
+        let next = Instant::now() + PACE;
         versions.borrow_and_update();
         let (version, touched) = inner.store.read(|state| inner.board.follow(&inner, state));
         tell_released(&inner);
         inner.board.version.send_replace(version);
-        if touched.everybody {
+        inner.sessions.news_for(&touched.concerned);
+        all_behind |= touched.everybody;
+        if all_behind && Instant::now() >= all_due {
+            let sessions = u32::try_from(inner.sessions.count()).unwrap_or(u32::MAX);
+            (all_due, all_behind) = (Instant::now() + PACE_PER_NODE * sessions, false);
             inner.sessions.news_for_all();
-        } else {
-            inner.sessions.news_for(&touched.concerned);
         }
         tokio::select! {
             () = inner.stop.cancelled() => return,
@@ -134,6 +138,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
         tokio::select! {
             () = inner.stop.cancelled() => return,
+            () = sleep_until(all_due), if all_behind => {}
             changed = versions.changed() => if changed.is_err() { return },
         }
     }

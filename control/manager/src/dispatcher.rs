@@ -26,6 +26,7 @@ use shoal_rpc::{
 use std::{
     collections::VecDeque,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -134,12 +135,26 @@ impl Talk {
         };
         self.inner.beats.beat(&self.node); // it is there, also if it is refused for a while
         self.inner.herd.admit(&self.node)?;
+        let known = hello.known.iter().map(|s| (s.network.clone(), s.digest));
+        self.subscriber.has(known.collect());
         let place = tokio::select! {
             () = self.inner.stop.cancelled() => return Err(stopping()),
-            place = self.inner.herd.place() => place,
+            place = self.waits(self.inner.herd.place()) => place,
         };
         let _place = place.map_err(|_| stopping())?;
-        self.register(&hello).await
+        self.waits(self.register(&hello)).await
+    }
+
+    /// The node waits for this manager, which does not read from it meanwhile: it is not silent.
+    async fn waits<T>(&self, ours: impl Future<Output = T>) -> T {
+        let often = self.inner.board.common().period / 2;
+        let mut ours = pin!(ours);
+        loop {
+            match tokio::time::timeout(often, ours.as_mut()).await {
+                Ok(done) => return done,
+                Err(_) => self.inner.beats.beat(&self.node),
+            }
+        }
     }
 
     async fn register(&self, hello: &Hello) -> Result<(), Status> {
@@ -278,7 +293,7 @@ impl Talk {
                 Status::invalid_argument(format!("cannot read the status of task {task}: {e}"))
             })?;
             let report = Report { node: self.node.clone(), task: reported.task_id, status };
-            self.inner.statuses.send(report).await.map_err(|_| stopping())?;
+            self.waits(self.inner.statuses.send(report)).await.map_err(|_| stopping())?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(crate) fn parts(delta: &Delta) -> serde_json::Result<VecDeque<Assignment>> {
         more: true,
         ..Assignment::default()
     };
-    let mut parts = VecDeque::from([empty()]);
+    let mut parts = VecDeque::from([Assignment { kept: delta.kept.clone(), ..empty() }]);
     let mut size = 0;
     let mut place = |parts: &mut VecDeque<Assignment>, bytes: usize| {
         if size > 0 && size + bytes > FULL {
@@ -54,6 +54,7 @@ mod tests {
             generation: 5,
             gone: vec![RowKey::Peer("n".into())],
             rows: vec![row(1, FULL - 100), row(2, 200), row(3, 2 * FULL), row(4, 1)],
+            ..Delta::default()
         };
         let parts = parts(&delta).unwrap();
         let rows: Vec<Vec<u8>> =

@@ -39,7 +39,9 @@ pub use objects::{
     RootRotation, Service,
 };
 pub use progress::{JobStatus, Mode, ServiceTally, UpdateState, UpdateStatus};
-pub use rows::{Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, WrongBase};
+pub use rows::{
+    Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, WrongBase, row_digest,
+};
 pub use state::{ApplyError, Change, Object, ObjectKind, State};
 pub use task::{
     ContainerStatus, HostPort, MadeBy, PublishedPort, Task, TaskState, TaskStatus, TaskTimes,

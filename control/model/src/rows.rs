@@ -13,7 +13,8 @@ use crate::{
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hasher as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
@@ -115,6 +116,20 @@ pub struct MemberRow {
     pub at: NetAddresses,
 }
 
+impl RowKey {
+    /// The section it belongs to: a network's id, or empty for the other nodes. `None`: it is of the
+    /// node alone.
+    pub fn section(&self) -> Option<&str> {
+        match self {
+            RowKey::Node | RowKey::Task(_) => None,
+            RowKey::Peer(_) => Some(""),
+            RowKey::Network(network)
+            | RowKey::Service { network, .. }
+            | RowKey::Member { network, .. } => Some(network),
+        }
+    }
+}
+
 impl Row {
     /// What it is about.
     pub fn key(&self) -> RowKey {
@@ -133,6 +148,14 @@ impl Row {
     }
 }
 
+/// A digest of a row as it is sent. That of many rows is the sum of theirs, so that it can follow
+/// changes. It tells whether two sides have the same, and does not guard against either.
+pub fn row_digest(written: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(written);
+    hasher.finish()
+}
+
 /// What makes one assignment of a node out of another.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Difference {
@@ -140,6 +163,9 @@ pub struct Difference {
     pub base: Option<u64>,
     /// Generation it makes.
     pub generation: u64,
+    /// Sections that stay, of a whole: networks by their ids, empty for the other nodes. All else that
+    /// was there is forgotten.
+    pub kept: Vec<String>,
     /// Rows to remove, before the others are put.
     pub gone: Vec<RowKey>,
     /// Rows to put.
@@ -169,8 +195,9 @@ impl Rows {
     /// # Errors
     /// When it is for another generation.
     pub fn apply(&mut self, difference: Difference) -> Result<(), WrongBase> {
+        let kept: BTreeSet<&str> = difference.kept.iter().map(String::as_str).collect();
         match difference.base {
-            None => self.rows.clear(),
+            None => self.rows.retain(|key, _| key.section().is_some_and(|s| kept.contains(s))),
             Some(base) if base == self.generation => {}
             Some(base) => return Err(WrongBase { base, present: self.generation }),
         }
@@ -191,6 +218,19 @@ impl Rows {
             RowKey::Service { network, .. } | RowKey::Member { network, .. } => network != gone,
             _ => true,
         });
+    }
+
+    /// Digests of the sections there are: of rows that are told to many nodes alike.
+    pub fn sections(&self) -> BTreeMap<&str, u64> {
+        let mut sections: BTreeMap<&str, u64> = BTreeMap::new();
+        for (key, row) in &self.rows {
+            let Some(section) = key.section() else { continue };
+            // The same bytes as those that were sent, if the other side's version is this one.
+            let Ok(written) = serde_json::to_vec(row) else { continue };
+            let sum = sections.entry(section).or_default();
+            *sum = sum.wrapping_add(row_digest(&written));
+        }
+        sections
     }
 
     /// Number of rows.
@@ -309,7 +349,7 @@ mod tests {
     }
 
     fn whole(generation: u64, rows: Vec<Row>) -> Difference {
-        Difference { base: None, generation, gone: vec![], rows }
+        Difference { base: None, generation, gone: vec![], rows, kept: vec![] }
     }
 
     #[test]
@@ -336,9 +376,35 @@ mod tests {
         let mut rows = Rows::default();
         rows.apply(whole(3, vec![service("a"), service("b"), member("a", "t", "n")])).unwrap();
         let gone = vec![RowKey::Network("a".into())];
-        let gone = Difference { base: Some(3), generation: 4, gone, rows: vec![] };
+        let gone = Difference { base: Some(3), generation: 4, gone, ..Difference::default() };
         rows.apply(gone).unwrap();
         assert_eq!(rows.len(), 1);
+    }
+
+    #[test]
+    fn a_whole_keeps_the_sections_it_names_and_forgets_the_rest() {
+        let mut rows = Rows::default();
+        rows.apply(whole(3, vec![service("a"), service("b"), member("b", "t", "n")])).unwrap();
+        let before: BTreeMap<String, u64> =
+            rows.sections().into_iter().map(|(name, sum)| (name.to_owned(), sum)).collect();
+        assert_eq!(before.keys().collect::<Vec<_>>(), ["a", "b"]);
+        let kept = vec!["b".to_owned()];
+        rows.apply(Difference { kept, ..whole(9, vec![service("c")]) }).unwrap();
+        let after = rows.sections();
+        assert_eq!(after.keys().collect::<Vec<_>>(), [&"b", &"c"]);
+        assert_eq!(after["b"], before["b"]);
+        assert_eq!(rows.generation, 9);
+    }
+
+    #[test]
+    fn a_section_s_digest_is_that_of_its_rows_as_they_are_sent() {
+        let mut rows = Rows::default();
+        let all = vec![member("a", "t", "n"), service("a")];
+        let written: Vec<Vec<u8>> =
+            all.iter().map(|row| serde_json::to_vec(row).unwrap()).collect();
+        rows.apply(whole(3, all)).unwrap();
+        let sum = row_digest(&written[0]).wrapping_add(row_digest(&written[1]));
+        assert_eq!(rows.sections(), BTreeMap::from([("a", sum)]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Rows of one owner, written once for all nodes that get them, with what changed lately.
 use bytes::Bytes;
-use shoal_model::{Row, RowKey};
+use shoal_model::{Row, RowKey, row_digest};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -20,11 +20,13 @@ pub(crate) struct Shelf<V = Written> {
     changed: VecDeque<(u64, Arc<RowKey>)>,
     /// Changes after this version are all remembered.
     after: u64,
+    /// Sum of the rows' digests, where rows are kept as they are sent.
+    digest: u64,
 }
 
 impl<V> Default for Shelf<V> {
     fn default() -> Self {
-        Shelf { rows: BTreeMap::new(), changed: VecDeque::new(), after: 0 }
+        Shelf { rows: BTreeMap::new(), changed: VecDeque::new(), after: 0, digest: 0 }
     }
 }
 
@@ -97,6 +99,28 @@ impl<V: PartialEq> Shelf<V> {
     }
 }
 
+impl Shelf {
+    /// [`Shelf::set`] of a row as it is sent.
+    pub(crate) fn put(&mut self, version: u64, key: RowKey, row: Option<Written>) -> bool {
+        let digest = |row: Option<&Written>| row.map_or(0, |row| row_digest(row));
+        let before = digest(self.rows.get(&key).map(|(_, row)| row));
+        let now = digest(row.as_ref());
+        self.digest = self.digest.wrapping_sub(before).wrapping_add(now);
+        self.set(version, key, row)
+    }
+
+    /// Sum of the digests of all rows but one.
+    pub(crate) fn digest_without(&self, key: &RowKey) -> u64 {
+        let left_out = self.rows.get(key).map_or(0, |(_, row)| row_digest(row));
+        self.digest.wrapping_sub(left_out)
+    }
+
+    /// Sum of the digests of all rows.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
+    }
+}
+
 /// A row as it is sent.
 pub(crate) fn write(row: &Row) -> Written {
     serde_json::to_vec(row).expect("a row has text keys and plain values only").into()
@@ -127,6 +151,23 @@ mod tests {
         assert_eq!(changed(&shelf, 6), Some(vec![]));
         assert_eq!(changed(&shelf, 3), Some(vec![false]), "only how it ended is told");
         assert_eq!(changed(&shelf, 2), None);
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_rows_whatever_way_they_came() {
+        let peer = |n: &str| RowKey::Peer(n.to_owned());
+        let mut shelf = Shelf::at(0);
+        shelf.put(1, peer("a"), Some(row(1)));
+        shelf.put(2, peer("b"), Some(row(2)));
+        let before = shelf.digest();
+        shelf.put(3, peer("a"), Some(row(3)));
+        assert_ne!(shelf.digest(), before);
+        shelf.put(4, peer("a"), Some(row(1)));
+        shelf.put(5, peer("c"), Some(row(9)));
+        assert_eq!(shelf.digest_without(&peer("c")), before);
+        shelf.put(6, peer("c"), None);
+        assert_eq!(shelf.digest(), before);
+        assert_eq!(before, row_digest(&row(1)).wrapping_add(row_digest(&row(2))));
     }
 
     #[test]

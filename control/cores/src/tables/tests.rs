@@ -28,6 +28,7 @@ impl Agent {
         let rows = delta.rows.iter().map(|row| serde_json::from_slice(row).unwrap());
         let difference = Difference {
             base: delta.base,
+            kept: delta.kept,
             generation: delta.generation,
             gone: delta.gone,
             rows: rows.collect(),
@@ -164,15 +165,25 @@ proptest! {
         let mut world = world();
         let mut tables = Tables::default();
         let mut agents = NODES.map(Agent::new);
+        // Whose session would look.
+        let mut called = NODES.map(|_| true);
         for event in &events {
             happen(&mut world, event);
-            tables.update(&world.state);
+            let touched = tables.update(&world.state);
+            for (called, node) in called.iter_mut().zip(NODES) {
+                *called |= touched.everybody || touched.concerned.contains(node);
+            }
             match event {
                 Event::Hear(n) => {
-                    agents[*n].hear(&tables, &world.state);
+                    let news = agents[*n].hear(&tables, &world.state);
+                    prop_assert!(news.is_none() || called[*n], "{} was not called", NODES[*n]);
+                    called[*n] = false;
                     assert_same(&agents[*n], &world.state, NODES[*n]);
                 }
-                Event::Reset(n) => agents[*n].subscriber.reset(),
+                Event::Reset(n) => {
+                    agents[*n].subscriber.reset();
+                    called[*n] = true;
+                }
                 _ => {}
             }
         }
@@ -228,6 +239,32 @@ fn a_change_is_told_only_to_those_it_concerns_and_only_itself() {
 }
 
 #[test]
+fn an_update_names_the_nodes_that_may_have_something_new_to_hear() {
+    let mut world = world();
+    let mut tables = Tables::default();
+    assert!(tables.update(&world.state).everybody, "all was read anew");
+    let mut agents: Vec<Agent> = NODES[..3].iter().map(|n| Agent::new(n)).collect();
+    for agent in &mut agents {
+        agent.hear(&tables, &world.state);
+    }
+    let db = world.running("db")[0].clone();
+    let own = db.node_id.clone().unwrap();
+    world.set_node(&own, |n| n.status.message = "a word".to_owned());
+    let touched = tables.update(&world.state);
+    assert_eq!((touched.everybody, touched.concerned), (false, BTreeSet::from([own.clone()])));
+    world.end(&db.id, TaskState::Complete);
+    let touched = tables.update(&world.state);
+    assert!(!touched.everybody && touched.concerned.contains(&own), "{touched:?}");
+    for (agent, node) in agents.iter_mut().zip(NODES) {
+        let news = agent.hear(&tables, &world.state).is_some();
+        assert!(!news || touched.concerned.contains(node), "{node} was not named");
+    }
+    world.node("n4");
+    world.run();
+    assert!(tables.update(&world.state).everybody);
+}
+
+#[test]
 fn reports_on_the_way_to_running_are_not_sent_back() {
     let mut world = world();
     world.scale("db", 2);
@@ -264,6 +301,41 @@ fn a_task_read_again_from_the_log_is_no_change() {
     world.put(shoal_model::Object::Task(again));
     tables.update(&world.state);
     assert_eq!(agent.hear(&tables, &world.state), None);
+}
+
+#[test]
+fn a_node_with_a_new_session_is_told_again_only_what_changed_meanwhile() {
+    let mut world = world();
+    let mut tables = Tables::default();
+    tables.update(&world.state);
+    let mut agent = Agent::new("n1");
+    agent.hear(&tables, &world.state);
+    let rows = agent.rows.len();
+    let again = |agent: &mut Agent| {
+        let known = agent.rows.sections();
+        let known = known.into_iter().map(|(name, digest)| (name.to_owned(), digest)).collect();
+        agent.subscriber = Subscriber::new("n1");
+        agent.subscriber.has(known);
+    };
+    // Another manager, which has read the state anew, and nothing has changed.
+    let mut tables = Tables::default();
+    tables.update(&world.state);
+    again(&mut agent);
+    let own = world.state.tasks_of_node("n1").count();
+    assert_eq!(agent.hear(&tables, &world.state), Some(1 + own), "itself and its tasks");
+    assert_eq!(agent.rows.len(), rows);
+    assert_same(&agent, &world.state, "n1");
+    // A service on one of its networks changes, and a node is added.
+    again(&mut agent);
+    world.scale("web", 5);
+    world.node("n4");
+    world.run();
+    tables.update(&world.state);
+    agent.hear(&tables, &world.state);
+    assert_same(&agent, &world.state, "n1");
+    // What it said it has counts for one session only.
+    agent.subscriber.reset();
+    assert!(agent.hear(&tables, &world.state).unwrap() > 1 + own);
 }
 
 #[test]

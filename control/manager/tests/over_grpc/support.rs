@@ -103,6 +103,7 @@ pub(crate) fn hello(node: &Identity) -> AgentMessage {
         data_path_addr: "127.0.0.1".to_owned(),
         data_path_port: 0,
         tls: None,
+        known: Vec::new(),
     }))
 }
 
@@ -277,6 +278,7 @@ impl Agent {
 fn gather(parts: &mut Difference, part: Assignment) {
     parts.base = (!part.whole).then_some(part.base);
     parts.generation = part.generation;
+    parts.kept.extend(part.kept);
     parts.gone.extend(part.gone.iter().map(|key| serde_json::from_slice(key).unwrap()));
     parts.rows.extend(part.rows.iter().map(|row| serde_json::from_slice(row).unwrap()));
 }

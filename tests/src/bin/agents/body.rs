@@ -4,7 +4,7 @@
 use crate::intake::{self, Intake, Told, Wish};
 use shoal_agent::{Body, Inbox, News, Reports};
 use shoal_model::{TaskState, TaskStatus, Timestamp, WrongBase};
-use shoal_rpc::{Assignment, LogSubscription};
+use shoal_rpc::{Assignment, LogSubscription, Section};
 use std::{
     collections::BTreeMap,
     sync::{
@@ -82,7 +82,7 @@ struct Tasks {
     counters: Arc<Counters>,
 }
 
-/// What a session has of what it was told: one of the two.
+/// What it was told: one of the two.
 #[derive(Default)]
 pub(crate) struct Half {
     intake: Intake,
@@ -109,6 +109,10 @@ impl Simulated {
 
 impl Body for Simulated {
     type Inbox = Half;
+
+    fn begin(&self, half: &mut Half) -> Vec<Section> {
+        if self.whole { half.inbox.begin() } else { half.intake.begin() }
+    }
 
     fn reports(&self) -> &Reports {
         &self.tasks.reports
@@ -138,12 +142,7 @@ impl Body for Simulated {
             }
         };
         self.known.fetch_max(told.generation, Ordering::Relaxed);
-        if told.whole {
-            self.peers.store(told.peers as u64, Ordering::Relaxed);
-        } else {
-            // A peer that changed counts twice: only pauses depend on it.
-            self.peers.fetch_add(told.peers as u64, Ordering::Relaxed);
-        }
+        self.peers.store(told.peers as u64, Ordering::Relaxed);
         let generation = told.generation;
         self.tasks.obey(told);
         self.applied.send_replace(generation);

@@ -1,18 +1,14 @@
 //! What a node is told, taken in with as little work as it can be. Pure.
 //!
-//! An agent reads every row and puts them all together. Here only the node's own tasks are read;
-//! rows about others are counted. That a difference fits what was told before is checked as an agent
-//! does.
+//! An agent reads every row and puts them all together. Here only the node's own tasks are read; of
+//! rows about others there is a digest, so that a new session begins as an agent's does. That a
+//! difference fits what was told before is checked, too.
 
 use anyhow::Context as _;
-use serde::Deserialize;
-use shoal_model::{NodeAssignment, RowKey, TaskState, WrongBase};
-use shoal_rpc::Assignment;
-
-/// How the rows of a node's own tasks begin.
-const TASK_ROW: &[u8] = br#"{"Task""#;
-/// How the rows of other nodes begin.
-const PEER_ROW: &[u8] = br#"{"Peer""#;
+use serde::{Deserialize, de::IgnoredAny};
+use shoal_model::{NodeAssignment, RowKey, TaskState, WrongBase, row_digest};
+use shoal_rpc::{Assignment, Section};
+use std::collections::{BTreeMap, HashMap};
 
 /// What the node is to do with a task.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,23 +27,65 @@ pub(crate) struct Told {
     pub(crate) whole: bool,
     pub(crate) wishes: Vec<Wish>,
     pub(crate) gone: Vec<String>,
-    /// Other nodes named in it.
+    /// Other nodes there are.
     pub(crate) peers: usize,
 }
 
-/// One for each session.
+/// What a node was told so far.
 #[derive(Debug, Default)]
 pub(crate) struct Intake {
     generation: u64,
     /// Parts so far of a difference that is not complete.
-    parts: Told,
+    parts: Option<Told>,
     /// The whole was asked for.
     asked: bool,
+    sections: BTreeMap<String, Rows>,
+}
+
+/// Rows of a section: digests of their keys, and of themselves.
+#[derive(Debug, Default)]
+struct Rows {
+    sum: u64,
+    rows: HashMap<u64, u64>,
 }
 
 #[derive(Deserialize)]
-enum OwnRow {
+enum Row<'a> {
+    Node(IgnoredAny),
+    #[serde(borrow)]
+    Peer(Peer<'a>),
+    Network(Named<'a>),
+    Service(Service<'a>),
+    Member(Member<'a>),
     Task(Assigned),
+}
+
+#[derive(Deserialize)]
+struct Peer<'a> {
+    node_id: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    id: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Service<'a> {
+    network_id: &'a str,
+    id: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Member<'a> {
+    id: &'a str,
+    #[serde(borrow)]
+    at: At<'a>,
+}
+
+#[derive(Deserialize)]
+struct At<'a> {
+    network_id: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -68,40 +106,87 @@ struct Status {
 }
 
 impl Intake {
+    /// A session begins. Says what was told in earlier ones.
+    pub(crate) fn begin(&mut self) -> Vec<Section> {
+        (self.parts, self.asked) = (None, false);
+        let sections = self.sections.iter();
+        let section = |(network, rows): (&String, &Rows)| Section {
+            network: network.clone(),
+            digest: rows.sum,
+        };
+        sections.map(section).collect()
+    }
+
     /// Takes a message; gives what is to be done once it is all there.
     pub(crate) fn take(
         &mut self,
         part: &Assignment,
     ) -> anyhow::Result<Result<Option<Told>, WrongBase>> {
         let (generation, whole) = (part.generation, part.whole);
-        if (self.parts.generation, self.parts.whole) != (generation, whole) {
-            self.parts = Told { generation, whole, ..Told::default() };
-        }
+        let goes_on = |told: &Told| (told.generation, told.whole) == (generation, whole);
+        let mut told = match self.parts.take().filter(goes_on) {
+            Some(told) => told,
+            None if !whole && part.base != self.generation => {
+                let wrong = WrongBase { base: part.base, present: self.generation };
+                let first = !std::mem::replace(&mut self.asked, true);
+                return Ok(if first { Err(wrong) } else { Ok(None) });
+            }
+            None => {
+                if whole {
+                    self.sections.retain(|name, _| part.kept.contains(name));
+                }
+                Told { generation, whole, ..Told::default() }
+            }
+        };
         for key in &part.gone {
-            if let RowKey::Task(task) = serde_json::from_slice(key).context("a bad key")? {
-                self.parts.gone.push(task);
+            match serde_json::from_slice(key).context("a bad key")? {
+                RowKey::Node => {}
+                RowKey::Task(task) => told.gone.push(task),
+                RowKey::Peer(id) => self.set("", "peer", &id, None),
+                RowKey::Network(id) => drop(self.sections.remove(&id)),
+                RowKey::Service { network, service } => {
+                    self.set(&network, "service", &service, None)
+                }
+                RowKey::Member { network, task } => self.set(&network, "member", &task, None),
             }
         }
         for row in &part.rows {
-            if row.starts_with(TASK_ROW) {
-                let OwnRow::Task(Assigned { task }) =
-                    serde_json::from_slice(row).context("a bad row")?;
-                let Task { id: task, desired, status } = task;
-                self.parts.wishes.push(Wish { task, desired, known: status.state });
+            let written = Some(row.as_ref());
+            match serde_json::from_slice(row).context("a bad row")? {
+                Row::Node(_) => {}
+                Row::Peer(peer) => self.set("", "peer", peer.node_id, written),
+                Row::Network(network) => self.set(network.id, "network", network.id, written),
+                Row::Service(row) => self.set(row.network_id, "service", row.id, written),
+                Row::Member(row) => self.set(row.at.network_id, "member", row.id, written),
+                Row::Task(Assigned { task: Task { id: task, desired, status } }) => {
+                    told.wishes.push(Wish { task, desired, known: status.state });
+                }
             }
-            self.parts.peers += usize::from(row.starts_with(PEER_ROW));
         }
         if part.more {
+            self.parts = Some(told);
             return Ok(Ok(None));
         }
-        let told = std::mem::take(&mut self.parts);
-        if !whole && part.base != self.generation {
-            let wrong = WrongBase { base: part.base, present: self.generation };
-            let first = !std::mem::replace(&mut self.asked, true);
-            return Ok(if first { Err(wrong) } else { Ok(None) });
-        }
         (self.generation, self.asked) = (generation, false);
+        told.peers = self.sections.get("").map_or(0, |peers| peers.rows.len());
         Ok(Ok(Some(told)))
+    }
+
+    fn set(&mut self, section: &str, kind: &str, id: &str, row: Option<&[u8]>) {
+        if !self.sections.contains_key(section) {
+            self.sections.insert(section.to_owned(), Rows::default());
+        }
+        let Some(rows) = self.sections.get_mut(section) else { return };
+        // Neither has a space in it.
+        let key = row_digest(format!("{kind} {id}").as_bytes());
+        let before = match row.map(row_digest) {
+            Some(now) => {
+                rows.sum = rows.sum.wrapping_add(now);
+                rows.rows.insert(key, now)
+            }
+            None => rows.rows.remove(&key),
+        };
+        rows.sum = rows.sum.wrapping_sub(before.unwrap_or(0));
     }
 }
 
@@ -124,6 +209,7 @@ pub(crate) fn told(assignment: &NodeAssignment) -> Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_agent::{Inbox, News};
 
     fn own(id: &str) -> Vec<u8> {
         let row = serde_json::json!({ "Task": { "service_name": "web", "task": {
@@ -132,24 +218,51 @@ mod tests {
         row.to_string().into_bytes()
     }
 
+    fn peer(id: &str, port: u16) -> Vec<u8> {
+        let row = shoal_model::Row::Peer(shoal_model::PeerRow {
+            node_id: id.into(),
+            hostname: id.into(),
+            public_key: "k".into(),
+            endpoint: ([192, 0, 2, 1], port).into(),
+            overlay: [10, 0, 0, 2].into(),
+        });
+        serde_json::to_vec(&row).unwrap()
+    }
+
     fn part(generation: u64, base: Option<u64>, rows: Vec<Vec<u8>>, more: bool) -> Assignment {
-        let gone = vec![serde_json::to_vec(&RowKey::Task("old".into())).unwrap()];
-        let whole = base.is_none();
+        let (whole, base) = (base.is_none(), base.unwrap_or_default());
         let rows = rows.into_iter().map(Into::into).collect();
-        Assignment { generation, whole, base: base.unwrap_or_default(), gone, rows, more }
+        Assignment { generation, whole, base, rows, more, ..Assignment::default() }
     }
 
     #[test]
     fn own_tasks_are_read_and_others_rows_counted_over_all_parts() {
         let mut intake = Intake::default();
-        let peer = br#"{"Peer":{"node_id":"n"}}"#.to_vec();
-        let first = part(5, None, vec![own("a"), peer.clone()], true);
+        let first = part(5, None, vec![own("a"), peer("n", 1)], true);
         assert_eq!(intake.take(&first).unwrap(), Ok(None));
-        let told = intake.take(&part(5, None, vec![peer, own("b")], false)).unwrap();
+        let told = intake.take(&part(5, None, vec![peer("m", 1), own("b")], false)).unwrap();
         let told = told.unwrap().unwrap();
         let tasks: Vec<&str> = told.wishes.iter().map(|wish| wish.task.as_str()).collect();
-        assert_eq!((tasks, told.peers, told.gone.len()), (vec!["a", "b"], 2, 2));
+        assert_eq!((tasks, told.peers), (vec!["a", "b"], 2));
         assert_eq!(told.wishes[0].known, TaskState::Assigned);
+    }
+
+    #[test]
+    fn a_new_session_says_the_same_as_an_agents() {
+        let (mut intake, mut inbox) = (Intake::default(), Inbox::default());
+        let mut gone = part(6, Some(5), vec![peer("n", 2)], false);
+        gone.gone = vec![serde_json::to_vec(&RowKey::Peer("m".into())).unwrap()];
+        let all = [part(5, None, vec![peer("n", 1), peer("m", 1)], false), gone];
+        for message in all {
+            assert!(intake.take(&message).unwrap().unwrap().is_some());
+            assert!(matches!(inbox.take(message, 0).unwrap(), Some(News::Assignment(_))));
+        }
+        assert_eq!(intake.begin(), inbox.begin());
+        assert_eq!(intake.begin()[0].digest, row_digest(&peer("n", 2)));
+        let kept = Assignment { kept: vec![String::new()], ..part(9, None, vec![], false) };
+        assert_eq!(intake.take(&kept).unwrap().unwrap().unwrap().peers, 1);
+        intake.take(&part(10, None, vec![], false)).unwrap().unwrap();
+        assert!(intake.begin().is_empty());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! Each node joins with the token, has a key, a certificate and a connection of its own, and keeps
 //! the agent's own session: hello, beats, reports, what it has applied, redirections, pauses. What
 //! is behind the session is not real: no containers, no data plane, and of the tables only a sample
-//! of the nodes puts all rows together as an agent does; the others count them (a machine of a real
-//! cluster has one agent, this one all of them).
+//! of the nodes puts all rows together as an agent does; the others keep digests of them (a machine of
+//! a real cluster has one agent, this one all of them).
 //!
 //! It prints a line of JSON whenever something changed, and ends with its standard input.
 
