@@ -39,7 +39,7 @@ impl Drains {
     /// Follows the state, after the tables did.
     pub fn follow(&mut self, state: &State, tables: &Tables, touched: &Touched) {
         if touched.all {
-            let gone = |id: &&String| !state.tasks.contains_key(*id);
+            let gone = |id: &&String| !state.tasks.contains_key(id);
             let gone: Vec<String> = self.tasks.keys().filter(gone).cloned().collect();
             gone.iter().for_each(|task| self.forget(task));
             let gone = |id: &&String| !state.nodes.contains_key(*id);

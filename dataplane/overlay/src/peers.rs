@@ -149,10 +149,11 @@ impl Peers {
         if counter.map(u64::from_le_bytes).is_none_or(|c| c >= REJECT_AFTER_MESSAGES) {
             return Err(DropReason::Malformed);
         }
-        match session.open(from, receiver, datagram, plain, out, &self.drops, now)? {
+        match session.open(from, receiver, datagram, plain, out, now)? {
             Opened::Keepalive => Ok(None),
             Opened::Packet(len, source) if self.routes.peer_of(source) == Some(index) => {
-                Ok(Some(len))
+                let echo = session.takes_echo(&plain[..len], out, &self.drops);
+                Ok((!echo).then_some(len))
             }
             Opened::Packet(..) => Err(DropReason::SourceNotAllowed),
         }

@@ -32,7 +32,7 @@ const SESSION_LIFE: Duration = Duration::from_secs(180);
 pub(crate) enum Opened {
     /// An IP packet of that length at the start of the buffer, and its source.
     Packet(usize, IpAddr),
-    /// Nothing for the kernel: a keepalive, or an echo of ours.
+    /// Nothing for the kernel: a keepalive.
     Keepalive,
 }
 
@@ -121,7 +121,6 @@ impl Session {
         datagram: &[u8],
         plain: &mut [u8],
         out: &mut Batch,
-        drops: &Drops,
         now: Instant,
     ) -> Result<Opened, DropReason> {
         let opened = match self.tunn.decapsulate(Some(from.ip()), datagram, plain) {
@@ -141,26 +140,20 @@ impl Session {
             self.record.shook_hands(now);
             self.send_waiting(from, out);
         }
-        Ok(self.without_echoes(opened, plain, out, drops))
+        Ok(opened)
     }
 
-    /// Answers the peer's question, and keeps its answers from the kernel.
-    fn without_echoes(
-        &mut self,
-        opened: Opened,
-        plain: &[u8],
-        out: &mut Batch,
-        drops: &Drops,
-    ) -> Opened {
-        let (Opened::Packet(echo::LEN, _), Some(ends)) = (&opened, self.ends) else {
-            return opened;
-        };
-        let packet = &plain[..echo::LEN];
-        if let Some(answer) = ends.answer(packet) {
-            self.seal_unwatched(&answer, out, drops);
-            return Opened::Keepalive;
+    /// Answers the peer's question whether we are there. Whether the packet was one, or the peer's answer
+    /// to ours: then it is not the kernel's.
+    pub(crate) fn takes_echo(&mut self, packet: &[u8], out: &mut Batch, drops: &Drops) -> bool {
+        let Some(ends) = self.ends.filter(|_| packet.len() == echo::LEN) else { return false };
+        match ends.answer(packet) {
+            Some(answer) => {
+                self.seal_unwatched(&answer, out, drops);
+                true
+            }
+            None => ends.is_answer(packet),
         }
-        if ends.is_answer(packet) { Opened::Keepalive } else { opened }
     }
 
     /// Whether the peer is there. To be called every [`crate::liveness::WATCH`] while it owes a sign.
