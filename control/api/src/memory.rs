@@ -215,7 +215,7 @@ impl Inner {
         let tasks: Vec<Task> =
             self.state.tasks.values().filter(|t| t.is_assigned()).cloned().collect();
         let changes = tasks.into_iter().filter_map(|task| self.report(task, now));
-        changes.map(|task| Change::Put(Object::Task(task))).collect()
+        changes.map(|task| Change::Put(Object::Task(task.into()))).collect()
     }
 
     fn report(&mut self, mut task: Task, now: Timestamp) -> Option<Task> {

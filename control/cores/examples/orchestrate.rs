@@ -49,7 +49,7 @@ fn main() {
             let mut task = t.clone();
             task.node_id = Some(format!("n{:024}", n % NODES));
             task.status.state = TaskState::Running;
-            Change::Put(Object::Task(task))
+            Change::Put(Object::Task(task.into()))
         })
         .collect();
     apply(&mut state, running);

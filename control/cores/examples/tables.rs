@@ -108,7 +108,7 @@ fn main() {
     apply(&mut state, (0..nodes).map(|n| Object::Node(node(n))).collect());
     apply(&mut state, (0..networks).map(|n| Object::Network(network(n))).collect());
     apply(&mut state, (0..tasks / REPLICAS).map(|n| Object::Service(service(n))).collect());
-    apply(&mut state, (0..tasks).map(|n| Object::Task(task(n, nodes, networks))).collect());
+    apply(&mut state, (0..tasks).map(|n| Object::Task(task(n, nodes, networks).into())).collect());
     println!("{nodes} nodes, {tasks} tasks, {networks} networks; state {} MiB", memory());
 
     let (mut tables, mut drains) = (Tables::default(), Drains::default());
@@ -139,7 +139,7 @@ fn main() {
             TaskState::Running => TaskState::Shutdown,
             _ => TaskState::Running,
         };
-        apply(&mut state, vec![Object::Task(changed)]);
+        apply(&mut state, vec![Object::Task(changed.into())]);
         let touched = tables.update(&state);
         drains.follow(&state, &tables, &touched);
         for session in &mut sessions {

@@ -173,7 +173,7 @@ fn pending(
         return None;
     }
     task.status.err = err;
-    Some(Change::Put(Object::Task(task)))
+    Some(Change::Put(Object::Task(task.into())))
 }
 
 /// Networks with their aliases, each once; the routing mesh's first where ports are published.

@@ -31,7 +31,7 @@ pub fn accept(state: &State, batch: &[Report]) -> Vec<Change> {
         tasks.insert(&report.task, task);
     }
     let changed = tasks.into_values().filter(|t| state.tasks.get(&t.id) != Some(t));
-    changed.map(|task| Change::Put(Object::Task(task))).collect()
+    changed.map(|task| Change::Put(Object::Task(task.into()))).collect()
 }
 
 fn acceptable(task: &Task, report: &Report) -> bool {

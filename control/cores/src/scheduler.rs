@@ -207,7 +207,7 @@ impl<'a> Call<'a> {
             ..*task
         };
         self.seats.add(seat, &task);
-        self.changes.push(Change::Put(Object::Task(task)));
+        self.changes.push(Change::Put(Object::Task(task.into())));
     }
 
     /// Says why the node of a preassigned task may not take it. Whether the state has it already.
@@ -254,7 +254,7 @@ impl<'a> Call<'a> {
         if !self.full() {
             let mut task = task.clone();
             err.clone_into(&mut task.status.err);
-            self.changes.push(Change::Put(Object::Task(task)));
+            self.changes.push(Change::Put(Object::Task(task.into())));
         }
         false
     }

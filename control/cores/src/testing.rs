@@ -285,7 +285,7 @@ impl World {
                 let mut task = task.clone();
                 task.status.state = to;
                 task.status.since = now;
-                changes.push(Change::Put(Object::Task(task)));
+                changes.push(Change::Put(Object::Task(task.into())));
             }
         }
         if !changes.is_empty() {
@@ -310,7 +310,7 @@ impl World {
         let mut task = self.state.tasks[task].clone();
         task.status.state = state;
         task.status.since = self.now;
-        self.put(Object::Task(task));
+        self.put(Object::Task(task.into()));
     }
 
     /// Runs, until a task of the service has been made that satisfies `wanted`.

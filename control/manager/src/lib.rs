@@ -16,6 +16,7 @@
 //! The control API ([`Control`], on any manager; methods of [`Manager`], on the leader) checks what
 //! users ask for and proposes it; refusals carry Docker's words.
 
+mod appends;
 mod authority;
 mod board;
 mod broker;

@@ -1,7 +1,8 @@
 //! Connections to the other managers: one each, kept as long as it works.
+use crate::appends::{Appended, Appends};
 use async_trait::async_trait;
 use shoal_identity::{NodeCertificate, connect_within, peer_config};
-use shoal_rpc::{RaftRequest, raft_client::RaftClient};
+use shoal_rpc::{RaftRequest, raft_appended::Answer, raft_client::RaftClient};
 use shoal_store::{MAX_CALL_BYTES, RaftCall, Transport, TransportError};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +42,7 @@ struct Peer {
 struct Link {
     addr: SocketAddr,
     channel: OnceCell<Channel>,
+    appends: Appends,
 }
 
 /// Why a manager was not asked, or did not answer.
@@ -111,6 +113,21 @@ impl Peers {
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
+        let reply = self.over(node, addr, limit, |channel, _| call(channel)).await?;
+        Ok(reply.into_inner())
+    }
+
+    /// Does something over a manager's connection.
+    async fn over<T, F>(
+        &self,
+        node: &str,
+        addr: &str,
+        limit: Duration,
+        call: impl FnOnce(Channel, Arc<Link>) -> F,
+    ) -> Result<T, PeerError>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
         let unreachable = |reason: String| PeerError::Unreachable {
             node: node.to_owned(),
             addr: addr.to_owned(),
@@ -124,10 +141,10 @@ impl Peers {
             self.drop_link(node, &link);
             PeerError::Lost { node: node.to_owned(), reason }
         };
-        match timeout(limit, call(channel)).await {
+        match timeout(limit, call(channel, link.clone())).await {
             Ok(Ok(reply)) => {
                 self.heard(node);
-                Ok(reply.into_inner())
+                Ok(reply)
             }
             // With a source it is the connection's, without one the peer's own word.
             Ok(Err(status)) if status.source().is_some() => Err(lost(status.to_string())),
@@ -158,7 +175,8 @@ impl Peers {
         match &peer.link {
             Some(link) if link.addr == addr => link.clone(),
             _ => {
-                let link = Arc::new(Link { addr, channel: OnceCell::new() });
+                let link =
+                    Arc::new(Link { addr, channel: OnceCell::new(), appends: Appends::default() });
                 peer.link = Some(link.clone());
                 link
             }
@@ -184,17 +202,42 @@ impl Transport for Peers {
         call: RaftCall,
         request: Vec<u8>,
     ) -> Result<Vec<u8>, TransportError> {
+        let request = match call {
+            RaftCall::Append => match self.append(node_id, addr, request).await? {
+                Appended::Answered(Answer::Body(body)) => return Ok(body),
+                Appended::Answered(Answer::Refused(why)) => {
+                    return Err(TransportError::Refused(why));
+                }
+                Appended::Busy(request) => request,
+            },
+            _ => request,
+        };
         let request = RaftRequest { kind: call.as_str().to_owned(), body: request };
         let reply = Peers::call(self, node_id, addr, CALL_WAIT, |channel| async {
             let client = RaftClient::new(channel).max_decoding_message_size(MAX_RAFT_MESSAGE);
             client.max_encoding_message_size(MAX_RAFT_MESSAGE).call(request).await
         });
-        match reply.await {
-            Ok(reply) => Ok(reply.body),
-            Err(PeerError::Refused { status, .. }) => {
-                Err(TransportError::Refused(status.message().to_owned()))
-            }
-            Err(error) => Err(TransportError::Unreachable(Box::new(error))),
-        }
+        Ok(reply.await.map_err(not_carried)?.body)
+    }
+}
+
+impl Peers {
+    async fn append(
+        &self,
+        node: &str,
+        addr: &str,
+        body: Vec<u8>,
+    ) -> Result<Appended, TransportError> {
+        let appended = self.over(node, addr, CALL_WAIT, |channel, link| async move {
+            link.appends.call(channel, body).await
+        });
+        appended.await.map_err(not_carried)
+    }
+}
+
+fn not_carried(error: PeerError) -> TransportError {
+    match error {
+        PeerError::Refused { status, .. } => TransportError::Refused(status.message().to_owned()),
+        error => TransportError::Unreachable(Box::new(error)),
     }
 }

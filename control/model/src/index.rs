@@ -1,6 +1,6 @@
 //! What is derived from the tasks, kept as they change: nobody has to read all of them.
 use crate::{
-    docker::TaskSpec, load::Load, task::Task, tasks::TaskKey, templates::Templates, time::Timestamp,
+    docker::TaskSpec, key::IdKey, load::Load, task::Task, templates::Templates, time::Timestamp,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 };
 
 /// Ids of tasks.
-type Ids = BTreeSet<TaskKey>;
+type Ids = BTreeSet<IdKey>;
 
 /// A task that waits for the scheduler, in the order of service: oldest, lowest slot, id.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -18,7 +18,7 @@ pub struct Waiting {
     /// Its slot.
     pub slot: u64,
     /// Its id.
-    pub id: TaskKey,
+    pub id: IdKey,
 }
 
 impl Waiting {
@@ -30,34 +30,34 @@ impl Waiting {
 /// A pure function of the tasks; equal tasks have an equal index.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Index {
-    by_service: BTreeMap<String, Ids>,
-    by_node: BTreeMap<String, Ids>,
+    by_service: BTreeMap<IdKey, Ids>,
+    by_node: BTreeMap<IdKey, Ids>,
     /// Without a node, by service and version of its template.
-    waiting: BTreeMap<String, BTreeMap<u64, BTreeSet<Waiting>>>,
+    waiting: BTreeMap<IdKey, BTreeMap<u64, BTreeSet<Waiting>>>,
     /// With a node, which the scheduler only has to confirm.
     preassigned: BTreeSet<Waiting>,
     /// By node.
-    loads: BTreeMap<String, Load>,
+    loads: BTreeMap<IdKey, Load>,
     /// Tasks that stay, by service and node.
-    spread: BTreeMap<String, BTreeMap<String, u32>>,
+    spread: BTreeMap<IdKey, BTreeMap<IdKey, u32>>,
     templates: Templates,
 }
 
 impl Index {
-    pub(crate) fn of_service(&self, service: &str) -> impl Iterator<Item = &TaskKey> + use<'_> {
-        self.by_service.get(service).into_iter().flatten()
+    pub(crate) fn of_service(&self, service: &str) -> impl Iterator<Item = &IdKey> + use<'_> {
+        self.by_service.get(&service.into()).into_iter().flatten()
     }
 
-    pub(crate) fn of_node(&self, node: &str) -> impl Iterator<Item = &TaskKey> + use<'_> {
-        self.by_node.get(node).into_iter().flatten()
+    pub(crate) fn of_node(&self, node: &str) -> impl Iterator<Item = &IdKey> + use<'_> {
+        self.by_node.get(&node.into()).into_iter().flatten()
     }
 
     pub(crate) fn services(&self) -> impl Iterator<Item = &str> {
-        self.by_service.keys().map(String::as_str)
+        self.by_service.keys().map(IdKey::as_str)
     }
 
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &str> {
-        self.by_node.keys().map(String::as_str)
+        self.by_node.keys().map(IdKey::as_str)
     }
 
     pub(crate) fn waiting(&self) -> impl Iterator<Item = (&str, u64, &BTreeSet<Waiting>)> {
@@ -71,7 +71,7 @@ impl Index {
     }
 
     pub(crate) fn load(&self, node: &str) -> Option<&Load> {
-        self.loads.get(node)
+        self.loads.get(&node.into())
     }
 
     pub(crate) fn loads(&self) -> impl Iterator<Item = (&str, &Load)> {
@@ -79,7 +79,7 @@ impl Index {
     }
 
     pub(crate) fn spread<'a>(&'a self, service: &str) -> impl Iterator<Item = (&'a str, u32)> + 'a {
-        let nodes = self.spread.get(service).into_iter().flatten();
+        let nodes = self.spread.get(&service.into()).into_iter().flatten();
         nodes.map(|(node, tasks)| (node.as_str(), *tasks))
     }
 
@@ -146,10 +146,7 @@ impl Index {
             self.preassigned.insert(Waiting::of(task));
             return;
         }
-        let versions = match self.waiting.get_mut(&task.service_id) {
-            Some(versions) => versions,
-            None => self.waiting.entry(task.service_id.clone()).or_default(),
-        };
+        let versions = self.waiting.entry(task.service_id.as_str().into()).or_default();
         versions.entry(task.spec_version).or_default().insert(Waiting::of(task));
     }
 
@@ -161,52 +158,46 @@ impl Index {
             self.preassigned.remove(&Waiting::of(task));
             return;
         }
-        let Some(versions) = self.waiting.get_mut(&task.service_id) else { return };
+        let service = task.service_id.as_str().into();
+        let Some(versions) = self.waiting.get_mut(&service) else { return };
         let Some(tasks) = versions.get_mut(&task.spec_version) else { return };
         tasks.remove(&Waiting::of(task));
         if tasks.is_empty() {
             versions.remove(&task.spec_version);
             if versions.is_empty() {
-                self.waiting.remove(&task.service_id);
+                self.waiting.remove(&service);
             }
         }
     }
 
     fn sit(&mut self, task: &Task) {
         let Some(node) = task.seat() else { return };
-        match self.loads.get_mut(node) {
-            Some(load) => load.add(task),
-            None => self.loads.entry(node.to_owned()).or_default().add(task),
-        }
+        let node = IdKey::from(node);
         if task.stays() {
-            let nodes = match self.spread.get_mut(&task.service_id) {
-                Some(nodes) => nodes,
-                None => self.spread.entry(task.service_id.clone()).or_default(),
-            };
-            match nodes.get_mut(node) {
-                Some(count) => *count += 1,
-                None => drop(nodes.insert(node.to_owned(), 1)),
-            }
+            let nodes = self.spread.entry(task.service_id.as_str().into()).or_default();
+            *nodes.entry(node.clone()).or_default() += 1;
         }
+        self.loads.entry(node).or_default().add(task);
     }
 
     fn stand(&mut self, task: &Task) {
         let Some(node) = task.seat() else { return };
-        if let Some(load) = self.loads.get_mut(node) {
+        let (node, service) = (IdKey::from(node), IdKey::from(&task.service_id));
+        if let Some(load) = self.loads.get_mut(&node) {
             load.remove(task);
             if load.seated == 0 {
-                self.loads.remove(node);
+                self.loads.remove(&node);
             }
         }
         if task.stays()
-            && let Some(nodes) = self.spread.get_mut(&task.service_id)
-            && let Some(count) = nodes.get_mut(node)
+            && let Some(nodes) = self.spread.get_mut(&service)
+            && let Some(count) = nodes.get_mut(&node)
         {
             *count -= 1;
             if *count == 0 {
-                nodes.remove(node);
+                nodes.remove(&node);
                 if nodes.is_empty() {
-                    self.spread.remove(&task.service_id);
+                    self.spread.remove(&service);
                 }
             }
         }
@@ -228,18 +219,16 @@ pub(crate) fn frees(old: &Task, new: Option<&Task>) -> bool {
     old.seat().is_some() && new.is_none_or(|new| takes_other(old, new))
 }
 
-fn insert(index: &mut BTreeMap<String, Ids>, key: &str, id: &str) {
-    match index.get_mut(key) {
-        Some(ids) => ids.insert(id.into()),
-        None => index.entry(key.to_owned()).or_default().insert(id.into()),
-    };
+fn insert(index: &mut BTreeMap<IdKey, Ids>, key: &str, id: &str) {
+    index.entry(key.into()).or_default().insert(id.into());
 }
 
-fn remove(index: &mut BTreeMap<String, Ids>, key: &str, id: &str) {
-    if let Some(ids) = index.get_mut(key) {
-        ids.remove(id.as_bytes());
+fn remove(index: &mut BTreeMap<IdKey, Ids>, key: &str, id: &str) {
+    let key = IdKey::from(key);
+    if let Some(ids) = index.get_mut(&key) {
+        ids.remove(&id.into());
         if ids.is_empty() {
-            index.remove(key);
+            index.remove(&key);
         }
     }
 }

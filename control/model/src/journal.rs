@@ -1,6 +1,6 @@
 //! Which objects the last transactions touched, so that who follows the state need not look at all
 //! of it after each.
-use crate::state::ObjectKind;
+use crate::{key::IdKey, state::ObjectKind};
 use std::collections::VecDeque;
 
 /// Objects remembered. Who is further behind looks at the whole state again.
@@ -14,7 +14,7 @@ const MOST_TOUCHED: usize = 65_536;
 pub(crate) struct Journal {
     /// Version after which nothing is missing. `None` before the first transaction.
     after: Option<u64>,
-    touched: VecDeque<(u64, ObjectKind, String)>,
+    touched: VecDeque<(u64, ObjectKind, IdKey)>,
 }
 
 impl Journal {
@@ -30,7 +30,7 @@ impl Journal {
         {
             self.after = Some(version);
         }
-        self.touched.push_back((version, kind, id.to_owned()));
+        self.touched.push_back((version, kind, id.into()));
     }
 
     /// What was touched after `version`, an object as often as it was touched. `None` when that is

@@ -13,6 +13,7 @@ mod generic;
 mod herd;
 mod index;
 mod journal;
+mod key;
 mod load;
 mod objects;
 mod progress;
@@ -32,6 +33,7 @@ pub use failures::{FAILURE_WINDOW, Failures, MOST_FAILURES};
 pub use generic::GenericResource;
 pub use herd::{longest_pause, return_spread};
 pub use index::Waiting;
+pub use key::IdKey;
 pub use load::Load;
 pub use objects::{
     Availability, Cluster, EndpointState, JoinTokens, Meta, NetAddresses, Network, Node,
@@ -46,7 +48,7 @@ pub use state::{ApplyError, Change, Object, ObjectKind, State};
 pub use task::{
     ContainerStatus, HostPort, MadeBy, PublishedPort, Task, TaskState, TaskStatus, TaskTimes,
 };
-pub use tasks::{TaskKey, Tasks};
+pub use tasks::Tasks;
 pub use time::Timestamp;
 
 /// The Engine API's own types, for specifications and answers.

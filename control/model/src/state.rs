@@ -33,7 +33,7 @@ pub enum Object {
     /// A service.
     Service(Service),
     /// A task.
-    Task(Task),
+    Task(Arc<Task>),
 }
 
 /// Kinds of objects.
@@ -101,7 +101,7 @@ impl Object {
     /// Notes on the managers' clock what is seen in it for the first time.
     fn note_times(&mut self, now: Timestamp) {
         match self {
-            Object::Task(task) => task.note_times(now),
+            Object::Task(task) => Arc::make_mut(task).note_times(now),
             Object::Node(node) if node.status.state == NodeState::Down => {
                 node.down_since.get_or_insert(now);
             }
@@ -116,7 +116,7 @@ impl Object {
             Object::Node(o) => &mut o.meta,
             Object::Network(o) => &mut o.meta,
             Object::Service(o) => &mut o.meta,
-            Object::Task(o) => &mut o.meta,
+            Object::Task(o) => &mut Arc::make_mut(o).meta,
         }
     }
 }
@@ -455,8 +455,8 @@ impl State {
         self.room = Room(index);
     }
 
-    fn put_task(&mut self, mut task: Task, index: u64, now: Timestamp) {
-        self.index.share(&mut task);
+    fn put_task(&mut self, mut task: Arc<Task>, index: u64, now: Timestamp) {
+        self.index.share(Arc::make_mut(&mut task));
         let Some(present) = self.tasks.get_mut(&task.id) else {
             self.index.add(&task);
             self.claims.follow_task(None, Some(&task));

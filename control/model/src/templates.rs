@@ -69,7 +69,7 @@ pub(crate) fn shared_tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result
             while let Some((_, mut task)) = map.next_entry::<de::IgnoredAny, Task>()? {
                 templates.share(&mut task);
                 templates.hold(&task);
-                tasks.insert(task);
+                tasks.insert(task.into());
             }
             Ok(tasks)
         }

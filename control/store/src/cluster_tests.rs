@@ -16,12 +16,12 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
 /// Far more than anything here takes on a machine that does nothing else.
-const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// The network: stores by address, and what happens between them.
 #[derive(Default)]
-struct Net {
-    stores: Mutex<BTreeMap<String, Store>>,
+pub(crate) struct Net {
+    pub(crate) stores: Mutex<BTreeMap<String, Store>>,
     /// Directed: (from, to) that lose everything.
     cut: Mutex<BTreeSet<(String, String)>>,
     delay: Mutex<Duration>,
@@ -30,7 +30,7 @@ struct Net {
 }
 
 impl Net {
-    fn cut_off(&self, node: &str, others: &[&str]) {
+    pub(crate) fn cut_off(&self, node: &str, others: &[&str]) {
         let mut cut = self.cut.lock().unwrap();
         for other in others {
             cut.insert((node.into(), (*other).into()));
@@ -38,7 +38,7 @@ impl Net {
         }
     }
 
-    fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.cut.lock().unwrap().clear();
     }
 
@@ -87,14 +87,14 @@ impl Transport for End {
 }
 
 /// A cluster of managers `a`, `b`, `c`, …
-struct Cluster {
+pub(crate) struct Cluster {
     dir: TempDir,
-    net: Arc<Net>,
+    pub(crate) net: Arc<Net>,
     config: fn(StoreConfig) -> StoreConfig,
 }
 
 impl Cluster {
-    async fn of(names: &[&str]) -> Cluster {
+    pub(crate) async fn of(names: &[&str]) -> Cluster {
         Cluster::with(names, |config| config).await
     }
 
@@ -111,15 +111,15 @@ impl Cluster {
         cluster
     }
 
-    fn store_config(&self, name: &str) -> StoreConfig {
+    pub(crate) fn store_config(&self, name: &str) -> StoreConfig {
         (self.config)(StoreConfig::new(self.folder(name), name))
     }
 
-    fn folder(&self, name: &str) -> PathBuf {
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn end(&self, name: &str) -> Arc<dyn Transport> {
+    pub(crate) fn end(&self, name: &str) -> Arc<dyn Transport> {
         Arc::new(End { own: name.to_owned(), net: Arc::downgrade(&self.net) })
     }
 
@@ -128,28 +128,28 @@ impl Cluster {
         self.net.stores.lock().unwrap().insert(addr(name), store);
     }
 
-    fn store(&self, name: &str) -> Store {
+    pub(crate) fn store(&self, name: &str) -> Store {
         self.net.stores.lock().unwrap()[&addr(name)].clone()
     }
 
-    fn running(&self) -> Vec<Store> {
+    pub(crate) fn running(&self) -> Vec<Store> {
         self.net.stores.lock().unwrap().values().cloned().collect()
     }
 
     /// Ends a manager; others find nobody there.
-    async fn stop(&self, name: &str) {
+    pub(crate) async fn stop(&self, name: &str) {
         let store = self.net.stores.lock().unwrap().remove(&addr(name)).unwrap();
         store.shutdown().await;
     }
 
-    async fn start(&self, name: &str) -> Store {
+    pub(crate) async fn start(&self, name: &str) -> Store {
         let store = Store::open(self.store_config(name), self.end(name)).await.unwrap();
         self.net.stores.lock().unwrap().insert(addr(name), store.clone());
         store
     }
 
     /// The manager that leads, once one does.
-    async fn leader(&self) -> Store {
+    pub(crate) async fn leader(&self) -> Store {
         let leader = async {
             loop {
                 if let Some(leader) = self.running().into_iter().find(Store::is_leader) {
@@ -162,7 +162,7 @@ impl Cluster {
     }
 
     /// Proposes at whoever leads until it is acknowledged, as a client that retries.
-    async fn write(&self, id: &str) {
+    pub(crate) async fn write(&self, id: &str) {
         let write = async {
             loop {
                 match self.leader().await.propose(vec![put(id, 0, "x")]).await {
@@ -177,7 +177,7 @@ impl Cluster {
     }
 
     /// Waits until all that run have the same state with `nodes` nodes, and returns it.
-    async fn settled(&self, nodes: usize) -> shoal_model::State {
+    pub(crate) async fn settled(&self, nodes: usize) -> shoal_model::State {
         let settled = async {
             loop {
                 let states: Vec<_> = self.running().iter().map(|s| s.read(Clone::clone)).collect();
@@ -191,7 +191,7 @@ impl Cluster {
     }
 }
 
-fn addr(name: &str) -> String {
+pub(crate) fn addr(name: &str) -> String {
     format!("{name}:2377")
 }
 

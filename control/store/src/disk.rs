@@ -6,6 +6,7 @@ use crate::{
     keys::Keys,
     seal::Label,
     snapshots::Snapshots,
+    tail::{Record, Tail},
     types::{Entry, LogId, ManagerId, SnapshotMeta, Vote},
     vault::Vault,
 };
@@ -15,14 +16,20 @@ use redb::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    any::Any,
     fs::{self, OpenOptions},
     io::{self, ErrorKind},
     ops::Bound,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::watch;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::watch,
+    task::block_in_place,
+};
 
 /// Entries by index: postcard, sealed.
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -37,6 +44,8 @@ const PURGED: &str = "purged";
 const COMMITTED: &str = "committed";
 /// Which snapshot file counts.
 const SNAPSHOT: &str = "snapshot";
+/// Generation of the [`Tail`].
+const TAIL: &str = "tail";
 /// Whose store it is.
 const NODE_ID: &str = "node-id";
 
@@ -51,12 +60,22 @@ pub(crate) struct Disk {
     database: Database,
     snapshots: Snapshots,
     vault: Vault,
-    /// Written with the next entries: it is of use, but not worth a flush of its own.
-    committed: Mutex<Option<LogId>>,
+    ends: Mutex<Ends>,
+    /// Entries that are not in the database yet.
+    tail: Mutex<Tail>,
+    tail_path: PathBuf,
     /// Held while the snapshot is replaced.
     snapshot: Mutex<()>,
     // Behind the database: dropped after it.
     closed: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Ends {
+    /// Written when entries move to the database: it is of use, but not worth a flush of its own.
+    committed: Option<LogId>,
+    /// The last entry written since the store was opened.
+    last: Option<LogId>,
 }
 
 impl Disk {
@@ -65,12 +84,12 @@ impl Disk {
         Disk::open_with(dir, keys, create, |file| file)
     }
 
-    /// The same, with something between the database and its file.
+    /// The same, with something between the database, the tail and their files, in this order.
     pub(crate) fn open_with<B: StorageBackend>(
         dir: &Path,
         keys: &Keys,
         create: bool,
-        wrap: impl FnOnce(FileBackend) -> B,
+        wrap: impl Fn(FileBackend) -> B,
     ) -> Result<Disk, StoreError> {
         let path = dir.join("raft.redb");
         let there = path.try_exists().map_err(at("look for", &path))?;
@@ -108,18 +127,30 @@ impl Disk {
             }
             source => StoreError::Damaged { path: path.clone(), source },
         })?;
+        make_tables(&database).map_err(StoreError::Disk)?;
+        let tail_path = dir.join("raft.tail");
+        let generation = value(&database, TAIL)?;
+        if generation.is_none() {
+            Tail::create(&tail_path).map_err(at("make", &tail_path))?;
+        }
+        let tail = Tail::open(&tail_path, generation.unwrap_or(1), wrap);
         let disk = Disk {
             path,
             database,
             snapshots: Snapshots::new(dir),
             vault,
-            committed: Mutex::default(),
+            ends: Mutex::default(),
+            tail: Mutex::new(tail.map_err(at("read", &tail_path))?),
+            tail_path,
             snapshot: Mutex::default(),
             closed: watch::Sender::new(()),
         };
-        disk.make_tables()?;
         fs::File::open(dir).and_then(|d| d.sync_all()).map_err(at("write", dir))?;
-        *disk.lock_committed() = disk.value(COMMITTED)?;
+        if generation.is_none() {
+            disk.save_value(TAIL, &disk.lock_tail().generation())?;
+        }
+        drop(disk.all_in_database()?);
+        disk.lock_committed().committed = disk.value(COMMITTED)?;
         let current: Option<String> = disk.value(SNAPSHOT)?;
         disk.snapshots.remove_others(current.as_deref());
         if disk.vault.changing() {
@@ -135,13 +166,6 @@ impl Disk {
 
     pub(crate) fn vault(&self) -> &Vault {
         &self.vault
-    }
-
-    fn make_tables(&self) -> Result<(), DiskError> {
-        let transaction = self.database.begin_write()?;
-        transaction.open_table(LOG)?;
-        transaction.open_table(VALUES)?;
-        Ok(transaction.commit()?)
     }
 
     /// Refuses another node's store; one that is nobody's becomes this node's.
@@ -180,6 +204,7 @@ impl Disk {
 
     /// Seals some entries anew, from an index on, and returns the last one's index.
     pub(crate) fn reseal_entries(&self, from: u64) -> Result<Option<u64>, DiskError> {
+        let _tail = self.all_in_database()?;
         let transaction = self.database.begin_write()?;
         let last = {
             let mut table = transaction.open_table(LOG)?;
@@ -208,15 +233,16 @@ impl Disk {
     }
 
     pub(crate) fn committed(&self) -> Option<LogId> {
-        *self.lock_committed()
+        self.lock_committed().committed
     }
 
     pub(crate) fn set_committed(&self, committed: Option<LogId>) {
-        *self.lock_committed() = committed;
+        self.lock_committed().committed = committed;
     }
 
     /// Ids of the last purged entry and of the last entry there is or was.
     pub(crate) fn log_ends(&self) -> Result<[Option<LogId>; 2], DiskError> {
+        drop(self.all_in_database()?);
         let purged: Option<LogId> = self.value(PURGED)?;
         let table = self.database.begin_read()?.open_table(LOG)?;
         let last =
@@ -231,6 +257,7 @@ impl Disk {
         range: (Bound<u64>, Bound<u64>),
         max: usize,
     ) -> Result<Vec<Entry>, DiskError> {
+        drop(self.all_in_database()?);
         let table = self.database.begin_read()?.open_table(LOG)?;
         let (mut entries, mut bytes) = (Vec::new(), 0);
         for row in table.range::<u64>(range)? {
@@ -245,24 +272,68 @@ impl Disk {
     }
 
     pub(crate) fn append(&self, entries: &[Entry]) -> Result<(), DiskError> {
-        let committed = self.committed().map(|id| encode(COMMITTED, &id)).transpose()?;
+        let mut tail = self.lock_tail();
+        let seal = |entry: &Entry| {
+            let (index, content) = (entry.log_id.index, encode_entry(entry)?);
+            Ok((index, self.vault.seal(Label::Entry(index), &content)))
+        };
+        let records = entries.iter().map(seal).collect::<Result<Vec<Record>, DiskError>>()?;
+        self.last(entries.last().map(|entry| entry.log_id));
+        match tail.has_room(&records) {
+            true => tail.append(records).map_err(|source| DiskError::File {
+                action: "write",
+                path: self.tail_path.clone(),
+                source,
+            }),
+            false => self.move_tail(&mut tail, &records),
+        }
+    }
+
+    /// The last entry that is about to be here. No later one is noted as committed: a leader may know
+    /// of more before it is here.
+    fn last(&self, last: Option<LogId>) {
+        let mut ends = self.lock_committed();
+        ends.last = last.or(ends.last);
+    }
+
+    /// Moves what is in the tail to the database, and more behind it.
+    fn move_tail(&self, tail: &mut Tail, more: &[Record]) -> Result<(), DiskError> {
+        if tail.records().is_empty() && more.is_empty() {
+            return Ok(());
+        }
+        let committed = {
+            let ends = self.lock_committed();
+            ends.committed.min(ends.last)
+        };
+        let committed = committed.map(|id| encode(COMMITTED, &id)).transpose()?;
+        let generation = tail.generation() + 1;
         let transaction = self.database.begin_write()?;
         {
             let mut table = transaction.open_table(LOG)?;
-            for entry in entries {
-                let (index, content) = (entry.log_id.index, encode_entry(entry)?);
-                let record = self.vault.seal(Label::Entry(index), &content);
+            for (index, record) in tail.records().iter().chain(more) {
                 table.insert(index, record.as_slice())?;
             }
+            let mut values = transaction.open_table(VALUES)?;
+            values.insert(TAIL, encode(TAIL, &generation)?.as_slice())?;
             if let Some(committed) = committed {
-                transaction.open_table(VALUES)?.insert(COMMITTED, committed.as_slice())?;
+                values.insert(COMMITTED, committed.as_slice())?;
             }
         }
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        tail.begin(generation);
+        Ok(())
+    }
+
+    /// Nothing is in the tail as long as the guard lives: the database has all.
+    fn all_in_database(&self) -> Result<MutexGuard<'_, Tail>, DiskError> {
+        let mut tail = self.lock_tail();
+        self.move_tail(&mut tail, &[])?;
+        Ok(tail)
     }
 
     /// Removes the entries from `index` on.
     pub(crate) fn truncate(&self, index: u64) -> Result<(), DiskError> {
+        let _tail = self.all_in_database()?;
         let transaction = self.database.begin_write()?;
         transaction.open_table(LOG)?.retain_in(index.., |_, _| false)?;
         Ok(transaction.commit()?)
@@ -270,6 +341,7 @@ impl Disk {
 
     /// Removes the entries up to and with `last`.
     pub(crate) fn purge(&self, last: &LogId) -> Result<(), DiskError> {
+        let _tail = self.all_in_database()?;
         let bytes = encode(PURGED, last)?;
         let transaction = self.database.begin_write()?;
         transaction.open_table(LOG)?.retain_in(..=last.index, |_, _| false)?;
@@ -309,8 +381,7 @@ impl Disk {
     }
 
     fn value<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, DiskError> {
-        let table = self.database.begin_read()?.open_table(VALUES)?;
-        table.get(name)?.map(|bytes| decode(name, bytes.value())).transpose()
+        value(&self.database, name)
     }
 
     fn save_value(&self, name: &'static str, value: &impl Serialize) -> Result<(), DiskError> {
@@ -324,9 +395,28 @@ impl Disk {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_committed(&self) -> MutexGuard<'_, Option<LogId>> {
-        self.committed.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_committed(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn lock_tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn make_tables(database: &Database) -> Result<(), DiskError> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(LOG)?;
+    transaction.open_table(VALUES)?;
+    Ok(transaction.commit()?)
+}
+
+fn value<T: DeserializeOwned>(
+    database: &Database,
+    name: &'static str,
+) -> Result<Option<T>, DiskError> {
+    let table = database.begin_read()?.open_table(VALUES)?;
+    table.get(name)?.map(|bytes| decode(name, bytes.value())).transpose()
 }
 
 /// Runs blocking work beside the runtime's threads.
@@ -335,15 +425,30 @@ pub(crate) async fn blocking<R: Send + 'static>(
 ) -> Result<R, DiskError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result),
-        // redb panics on pages that make no sense; the log must end with a reason then.
-        Err(error) if error.is_panic() => {
-            let panic = error.into_panic();
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
-            Err(DiskError::Panic(text.to_owned()))
-        }
+        Err(error) if error.is_panic() => Err(panicked(&*error.into_panic())),
         Err(_) => Err(DiskError::Ending),
     }
+}
+
+/// Runs blocking work that somebody waits for on this thread, and lets another of the runtime's take
+/// over what else there is to do: one thread less to wake on the way.
+pub(crate) async fn blocking_here<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, DiskError> {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => {
+            let work = AssertUnwindSafe(|| block_in_place(work));
+            catch_unwind(work).map_err(|panic| panicked(&*panic))
+        }
+        _ => blocking(work).await,
+    }
+}
+
+/// redb panics on pages that make no sense; the log must end with a reason then.
+fn panicked(panic: &(dyn Any + Send)) -> DiskError {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+    DiskError::Panic(text.to_owned())
 }
 
 fn encode_entry(entry: &Entry) -> Result<Vec<u8>, DiskError> {

@@ -44,8 +44,9 @@ const PATIENCE_MAX: Duration = Duration::from_millis(750);
 /// How long answers to [`RaftCall::Ask`] are waited for.
 const ASKING: Duration = Duration::from_millis(150);
 
-/// How long a leader whose own task does not answer goes on sending signs of life.
-const STALL: Duration = Duration::from_secs(5);
+/// How long a leader whose own task does not answer, or whose disk does not write, goes on sending signs
+/// of life.
+pub(crate) const STALL: Duration = Duration::from_secs(5);
 
 /// How often a follower looks at the clock.
 const LOOK: Duration = Duration::from_millis(20);

@@ -36,7 +36,7 @@ async fn open(config: StoreConfig) -> Result<Store, StoreError> {
 /// Opens a store with something between its database and the file.
 async fn open_with<B: StorageBackend>(
     config: &StoreConfig,
-    wrap: impl FnOnce(FileBackend) -> B,
+    wrap: impl Fn(FileBackend) -> B,
 ) -> Store {
     let disk = Disk::open_with(&config.dir, &config.keys, false, wrap).unwrap();
     let store = Store::run(config.clone(), Arc::new(Alone), disk).await.unwrap();
@@ -60,29 +60,41 @@ type Write = (u64, Vec<u8>);
 
 /// What a disk does instead of working.
 #[derive(Default, Debug)]
-struct Plan {
-    no_sync: AtomicBool,
+pub(crate) struct Plan {
+    pub(crate) no_sync: AtomicBool,
     no_write: AtomicBool,
-    /// What was written since the last flush, and the content as of that flush.
-    since_sync: Mutex<Option<(Vec<u8>, Vec<Write>)>>,
+    /// Flushing takes as long as this is so.
+    pub(crate) hold: AtomicBool,
+    /// Of each file what was written since its last flush, and the content as of that flush.
+    since_sync: Mutex<Vec<(Vec<u8>, Vec<Write>)>>,
 }
+
+/// The files with something between them and the store, in the order they are opened.
+pub(crate) const FILES: [&str; 2] = ["raft.redb", "raft.tail"];
 
 impl Plan {
     /// What could be on the disk if the power went now: each write since the last flush not at all,
     /// wholly, or up to some sector.
-    fn after_power_cut(&self, random: &mut StdRng) -> Vec<u8> {
-        let since = self.since_sync.lock().unwrap();
-        let (mut image, writes) = since.clone().unwrap();
-        for (offset, data) in writes {
-            let sectors = data.len().div_ceil(512);
-            let kept = match random.random_range(0..3) {
-                0 => 0,
-                1 => data.len(),
-                _ => (random.random_range(0..=sectors) * 512).min(data.len()),
-            };
-            write_at(&mut image, offset, &data[..kept]);
-        }
-        image
+    fn after_power_cut(&self, random: &mut StdRng) -> Vec<Vec<u8>> {
+        let since = self.since_sync.lock().unwrap().clone();
+        let torn = since.into_iter().map(|(mut image, writes)| {
+            for (offset, data) in writes {
+                let sectors = data.len().div_ceil(512);
+                let kept = match random.random_range(0..3) {
+                    0 => 0,
+                    1 => data.len(),
+                    _ => (random.random_range(0..=sectors) * 512).min(data.len()),
+                };
+                write_at(&mut image, offset, &data[..kept]);
+            }
+            image
+        });
+        torn.collect()
+    }
+
+    /// What is on the disk for certain.
+    pub(crate) fn flushed(&self) -> Vec<Vec<u8>> {
+        self.since_sync.lock().unwrap().iter().map(|(image, _)| image.clone()).collect()
     }
 }
 
@@ -95,55 +107,73 @@ fn write_at(image: &mut Vec<u8>, offset: u64, data: &[u8]) {
 }
 
 #[derive(Debug)]
-struct Faulty(FileBackend, Arc<Plan>);
+pub(crate) struct Faulty {
+    file: FileBackend,
+    plan: Arc<Plan>,
+    /// Its place in what is recorded.
+    recorded: Option<usize>,
+}
 
 impl Faulty {
-    fn recording(file: FileBackend, plan: Arc<Plan>) -> Faulty {
+    pub(crate) fn recording(file: FileBackend, plan: Arc<Plan>) -> Faulty {
         let mut image = vec![0; file.len().unwrap() as usize];
         file.read(0, &mut image).unwrap();
-        *plan.since_sync.lock().unwrap() = Some((image, Vec::new()));
-        Faulty(file, plan)
+        let recorded = {
+            let mut files = plan.since_sync.lock().unwrap();
+            files.push((image, Vec::new()));
+            Some(files.len() - 1)
+        };
+        Faulty { file, plan, recorded }
+    }
+
+    fn record(&self, what: impl FnOnce(&mut Vec<u8>, &mut Vec<Write>)) {
+        if let Some(at) = self.recorded {
+            let (image, writes) = &mut self.plan.since_sync.lock().unwrap()[at];
+            what(image, writes);
+        }
     }
 }
 
 impl StorageBackend for Faulty {
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
+        self.file.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)?;
-        if let Some((image, writes)) = &mut *self.1.since_sync.lock().unwrap() {
+        self.file.set_len(len)?;
+        self.record(|image, writes| {
             image.resize(len as usize, 0);
             writes.retain(|(offset, data)| offset + data.len() as u64 <= len);
-        }
+        });
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.1.no_sync.load(Ordering::SeqCst) {
+        let start = std::time::Instant::now();
+        while self.plan.hold.load(Ordering::SeqCst) && start.elapsed() < LONG {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if self.plan.no_sync.load(Ordering::SeqCst) {
             return Err(io::Error::from_raw_os_error(5)); // EIO
         }
-        if let Some((image, writes)) = &mut *self.1.since_sync.lock().unwrap() {
+        self.record(|image, writes| {
             for (offset, data) in writes.drain(..) {
                 write_at(image, offset, &data);
             }
-        }
-        self.0.sync_data()
+        });
+        self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.1.no_write.load(Ordering::SeqCst) {
+        if self.plan.no_write.load(Ordering::SeqCst) {
             return Err(io::Error::from_raw_os_error(28)); // ENOSPC
         }
-        if let Some((_, writes)) = &mut *self.1.since_sync.lock().unwrap() {
-            writes.push((offset, data.to_vec()));
-        }
-        self.0.write(offset, data)
+        self.record(|_, writes| writes.push((offset, data.to_vec())));
+        self.file.write(offset, data)
     }
 }
 
@@ -154,7 +184,8 @@ async fn a_disk_that_cannot_be_flushed_or_written_stops_the_store_and_loses_noth
         let config = config(dir.path());
         bootstrap(config.clone()).await.shutdown().await;
         let plan = Arc::new(Plan::default());
-        let store = open_with(&config, |file| Faulty(file, plan.clone())).await;
+        let store =
+            open_with(&config, |file| Faulty { file, plan: plan.clone(), recorded: None }).await;
         for i in 0..20 {
             store.propose(vec![put(&format!("n{i}"), 0, "")]).await.unwrap();
         }
@@ -206,11 +237,13 @@ async fn a_power_cut_with_torn_writes_loses_nothing_acknowledged() {
     for round in 0..30 {
         tokio::time::sleep(Duration::from_millis(random.random_range(1..30))).await;
         let must_be_there = acknowledged.lock().unwrap().clone();
-        let image = plan.after_power_cut(&mut random);
+        let images = plan.after_power_cut(&mut random);
         let copy = tempfile::tempdir().unwrap();
         let to = self::config(copy.path());
         fs::create_dir(&to.dir).unwrap();
-        fs::write(to.dir.join("raft.redb"), image).unwrap();
+        for (file, image) in FILES.into_iter().zip(images) {
+            fs::write(to.dir.join(file), image).unwrap();
+        }
         fs::copy(config.dir.join("data.key"), to.dir.join("data.key")).unwrap();
         let found = open(to).await.unwrap_or_else(|e| panic!("round {round}: {}", chain(&e)));
         let there = ids(&found);
@@ -315,7 +348,7 @@ async fn content_is_nowhere_in_the_clear() {
             assert!(!bytes.windows(word.len()).any(|part| part == word));
         }
     }
-    assert_eq!(files, 3, "database, snapshot, key");
+    assert_eq!(files, 4, "database, tail, snapshot, key");
 }
 
 /// Opens copies of a store with a bit flipped in a file, and returns how many stopped.

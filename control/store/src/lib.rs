@@ -31,10 +31,12 @@ mod recovery;
 mod seal;
 mod server;
 mod snapshots;
+mod tail;
 mod transport;
 mod types;
 mod vault;
 mod wire;
+mod writer;
 
 #[cfg(test)]
 mod cluster_tests;
@@ -44,6 +46,8 @@ mod fault_tests;
 mod suite;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod writer_tests;
 
 pub use error::{DiskError, StoreError};
 pub use keys::{KeyError, Keys, UnlockKey};
@@ -62,6 +66,7 @@ use crate::{
     network::{Contacts, Network},
     proposals::Proposals,
     types::{ManagerId, Peer, Raft},
+    writer::Writer,
 };
 use openraft::{Config, ServerState, SnapshotPolicy};
 use shoal_model::{Change, State};
@@ -326,7 +331,8 @@ impl Store {
         disk.check_owner(&config.dir, node_id)?;
         let disk = Arc::new(disk);
         let disk_closed = disk.closed();
-        let machine = Machine::load(disk.clone()).await?;
+        let writer = Writer::new(disk.clone());
+        let machine = Machine::load(disk.clone(), writer.written()).await?;
         let replica = machine.replica();
         let settings = Config {
             cluster_name: "shoal".into(),
@@ -344,8 +350,8 @@ impl Store {
         };
         let settings = Arc::new(settings.validate().map_err(StoreError::raft)?);
         let contacts = Arc::new(Contacts::default());
-        let network = Network { transport, contacts: contacts.clone() };
-        let (kept, log) = (Arc::downgrade(&disk), Log::new(disk));
+        let network = Network { transport, contacts: contacts.clone(), written: writer.written() };
+        let (kept, log) = (Arc::downgrade(&disk), Log::new(node_id, disk, writer));
         let raft = Raft::new(node_id, settings, network.clone(), log, machine).await?;
         let (dropped, seen) = watch::channel(());
         let pace = Pace { interval: config.snapshot_interval, keep: config.snapshot_keep };

@@ -1,10 +1,11 @@
 //! openraft's view of the log on disk.
 
 use crate::{
-    disk::{Disk, blocking},
+    disk::{Disk, blocking, blocking_here},
     error::{DiskError, any},
     recent::Recent,
     types::{Entry, LogId, ManagerId, StorageError, Types, Vote},
+    writer::Writer,
 };
 use openraft::{
     AnyError, LogState, OptionalSend, RaftLogReader, StorageIOError,
@@ -21,21 +22,40 @@ use std::{
 /// exceeds it by more than one entry.
 const MAX_APPEND_BYTES: usize = 1 << 20;
 
+type Context = fn(AnyError) -> StorageIOError<ManagerId>;
+
 /// The log. openraft serializes its writes; readers are clones.
 #[derive(Clone)]
 pub(crate) struct Log {
+    own: ManagerId,
     disk: Arc<Disk>,
+    writer: Arc<Writer>,
     recent: Arc<Mutex<Recent>>,
+    vote: Option<Vote>,
 }
 
 impl Log {
-    pub(crate) fn new(disk: Arc<Disk>) -> Log {
-        Log { disk, recent: Arc::default() }
+    pub(crate) fn new(own: ManagerId, disk: Arc<Disk>, writer: Arc<Writer>) -> Log {
+        Log { own, disk, writer, recent: Arc::default(), vote: None }
+    }
+
+    /// Whether this manager leads, and the entries are its own: nobody else leads in its term.
+    fn leads(&self, entries: &[Entry]) -> bool {
+        let vote = self.vote.filter(|vote| vote.committed && vote.leader_id.node_id == self.own);
+        vote.is_some_and(|vote| {
+            entries.iter().all(|entry| entry.log_id.leader_id == vote.leader_id)
+        })
+    }
+
+    /// What was said to be in the log is.
+    async fn settled(&self, context: Context) -> Result<(), StorageError> {
+        let idle = self.writer.written().idle().await;
+        idle.map_err(|e| StorageError::IO { source: context(any(&e)) })
     }
 
     async fn run<R: Send + 'static>(
         &self,
-        context: fn(AnyError) -> StorageIOError<ManagerId>,
+        context: Context,
         work: impl FnOnce(&Disk) -> Result<R, DiskError> + Send + 'static,
     ) -> Result<R, StorageError> {
         let disk = self.disk.clone();
@@ -51,10 +71,28 @@ impl Log {
         max: usize,
     ) -> Result<Vec<Entry>, StorageError> {
         let recent = self.recent().get(range, max);
-        match recent {
-            Some(entries) => Ok(entries),
-            None => self.run(StorageIOError::read_logs, move |disk| disk.entries(range, max)).await,
+        if let Some(entries) = recent {
+            return Ok(entries);
         }
+        self.settled(StorageIOError::read_logs).await?;
+        self.run(StorageIOError::read_logs, move |disk| disk.entries(range, max)).await
+    }
+
+    async fn put(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
+        if self.leads(&entries) {
+            self.recent().push(entries.clone());
+            let taken = self.writer.later(entries);
+            return taken
+                .map_err(|e| StorageError::IO { source: StorageIOError::write_logs(any(&e)) });
+        }
+        self.settled(StorageIOError::write_logs).await?;
+        let disk = self.disk.clone();
+        let written = blocking_here(move || disk.append(&entries).map(|()| entries)).await;
+        let entries = written
+            .and_then(|result| result)
+            .map_err(|e| StorageError::IO { source: StorageIOError::write_logs(any(&e)) })?;
+        self.recent().push(entries);
+        Ok(())
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -96,11 +134,19 @@ impl RaftLogStorage<Types> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let vote = *vote;
-        self.run(StorageIOError::write_vote, move |disk| disk.save_vote(&vote)).await
+        self.run(StorageIOError::write_vote, move |disk| disk.save_vote(&vote)).await?;
+        self.vote = Some(vote);
+        Ok(())
     }
 
+    /// Once, when openraft starts. A leader does not lead on in its term, as openraft would have it: it
+    /// may have sent entries that are no longer in its own log, and would give their places to others.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        self.run(StorageIOError::read_vote, Disk::vote).await
+        let vote = self.run(StorageIOError::read_vote, Disk::vote).await?;
+        Ok(vote.map(|vote| match vote.leader_id.node_id == self.own {
+            true => Vote { committed: false, ..vote },
+            false => vote,
+        }))
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
@@ -122,17 +168,7 @@ impl RaftLogStorage<Types> for Log {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let written = self.run(StorageIOError::write_logs, move |disk| {
-            disk.append(&entries)?;
-            Ok(entries)
-        });
-        let result = match written.await {
-            Ok(entries) => {
-                self.recent().push(entries);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
+        let result = self.put(entries).await;
         callback.log_io_completed(match &result {
             Ok(()) => Ok(()),
             Err(error) => Err(io::Error::other(error.to_string())),
@@ -141,11 +177,13 @@ impl RaftLogStorage<Types> for Log {
     }
 
     async fn truncate(&mut self, from: LogId) -> Result<(), StorageError> {
+        self.settled(StorageIOError::write_logs).await?;
         self.recent().truncate(from.index);
         self.run(StorageIOError::write_logs, move |disk| disk.truncate(from.index)).await
     }
 
     async fn purge(&mut self, last: LogId) -> Result<(), StorageError> {
+        self.settled(StorageIOError::write_logs).await?;
         self.recent().purge(last.index);
         self.run(StorageIOError::write_logs, move |disk| disk.purge(&last)).await
     }

@@ -4,6 +4,7 @@ use crate::{
     disk::{Disk, blocking},
     error::{DiskError, any},
     types::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, Types},
+    writer::Written,
 };
 use openraft::{
     AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError,
@@ -48,6 +49,7 @@ impl Replica {
 /// The state and how far it has come.
 pub(crate) struct Machine {
     disk: Arc<Disk>,
+    written: Written,
     replica: Arc<Replica>,
     applied: Option<LogId>,
     membership: StoredMembership,
@@ -55,7 +57,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// The state of the last snapshot; openraft applies what the log has beyond it.
-    pub(crate) async fn load(disk: Arc<Disk>) -> Result<Machine, DiskError> {
+    pub(crate) async fn load(disk: Arc<Disk>, written: Written) -> Result<Machine, DiskError> {
         let from = disk.clone();
         let (meta, state) = blocking(move || match from.snapshot()? {
             Some((meta, data)) => Ok((meta, decode(&data)?)),
@@ -64,7 +66,8 @@ impl Machine {
         .await??;
         let version = watch::Sender::new(state.version);
         let replica = Arc::new(Replica { state: RwLock::new(state), version });
-        Ok(Machine { disk, replica, applied: meta.last_log_id, membership: meta.last_membership })
+        let (applied, membership) = (meta.last_log_id, meta.last_membership);
+        Ok(Machine { disk, written, replica, applied, membership })
     }
 
     pub(crate) fn replica(&self) -> Arc<Replica> {
@@ -115,6 +118,10 @@ impl RaftStateMachine<Types> for Machine {
         let mut results = Vec::new();
         for entry in entries {
             let id = entry.log_id;
+            self.written
+                .until(id.index)
+                .await
+                .map_err(|e| StorageError::IO { source: StorageIOError::apply(id, any(&e)) })?;
             results.push(self.apply_one(entry).map_err(|e| StorageError::IO {
                 source: StorageIOError::apply(id, AnyError::new(&e)),
             })?);

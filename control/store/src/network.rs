@@ -1,9 +1,11 @@
 //! Calls to other managers, for openraft, over the [`Transport`]; and when each was last heard of.
 
 use crate::{
+    elector::STALL,
     transport::{RaftCall, Transport, TransportError},
     types::{LogId, ManagerId, Peer, Types, Vote},
     wire,
+    writer::Written,
 };
 use openraft::{
     error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable},
@@ -28,6 +30,18 @@ use tokio::{task::JoinHandle, time::Instant};
 
 /// How long a call with entries may take before it is given up.
 const APPEND_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long word of a commit waits for this manager's disk; half of the time between signs of life.
+const COMMIT_WAIT: Duration = Duration::from_millis(50);
+
+/// How long a call without entries waits for some: much less than anybody's patience, more than there is
+/// between two writes of one busy client.
+const PUT_OFF: Duration = Duration::from_millis(5);
+
+/// This manager's disk has not answered for longer than [`STALL`].
+#[derive(Debug, thiserror::Error)]
+#[error("the disk of this manager hangs")]
+struct Hangs;
 
 /// Pause before a manager that could not be reached is asked again.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
@@ -93,9 +107,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) contacts: Arc<Contacts>,
+    pub(crate) written: Written,
 }
 
 impl Network {
+    /// Says nothing of what is committed while it is not on this disk, too (see `writer`): a call that
+    /// says only that waits for it a little, any other leaves it to the next. A leader whose disk hangs
+    /// keeps silent, so that another is elected.
+    async fn truthful(&self, rpc: &mut AppendEntriesRequest<Types>) -> Result<(), NetworkError> {
+        if self.written.hangs(STALL) {
+            return Err(NetworkError::new(&Hangs));
+        }
+        let Some(index) = rpc.leader_commit.map(|id| id.index) else { return Ok(()) };
+        if rpc.entries.is_empty() {
+            drop(tokio::time::timeout(COMMIT_WAIT, self.written.until(index)).await);
+        }
+        if !self.written.has(index) {
+            rpc.leader_commit = None;
+        }
+        Ok(())
+    }
+
     /// One call, and the time noted when it was answered.
     pub(crate) async fn call(
         &self,
@@ -135,6 +167,22 @@ pub(crate) struct Client {
     target: ManagerId,
     addr: Arc<str>,
     unanswered: Option<Unanswered>,
+    /// What the other manager has confirmed last, and when.
+    confirmed: Option<(Vote, Option<LogId>, Instant)>,
+    /// A call without entries that is put off.
+    news: Option<News>,
+}
+
+/// Word of a commit, or a sign of life, that may still go with the next entries.
+struct News {
+    latest: Arc<Mutex<AppendEntriesRequest<Types>>>,
+    sender: JoinHandle<()>,
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        self.sender.abort();
+    }
 }
 
 /// A call with entries that openraft no longer waits for, because the other manager's disk is slow.
@@ -154,15 +202,80 @@ impl RaftNetworkFactory<Types> for Network {
 
     async fn new_client(&mut self, target: ManagerId, peer: &Peer) -> Client {
         let addr = peer.addr.as_str().into();
-        Client { network: self.clone(), target, addr, unanswered: None }
+        let network = self.clone();
+        Client { network, target, addr, unanswered: None, confirmed: None, news: None }
     }
 }
 
 impl RaftNetwork<Types> for Client {
     async fn append_entries(
         &mut self,
-        rpc: AppendEntriesRequest<Types>,
+        mut rpc: AppendEntriesRequest<Types>,
         _option: RPCOption,
+    ) -> Result<Appended, Error<RaftError<ManagerId>>> {
+        if self.puts_off(&rpc) {
+            return Ok(Appended::Success);
+        }
+        self.news = None; // it goes with this call
+        self.network.truthful(&mut rpc).await?;
+        let (vote, last) =
+            (rpc.vote, rpc.entries.last().map_or(rpc.prev_log_id, |e| Some(e.log_id)));
+        let answer = self.append(rpc).await;
+        if let Ok(Appended::Success) = answer {
+            self.confirmed = Some((vote, last, Instant::now()));
+        }
+        answer
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        rpc: InstallSnapshotRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<InstallSnapshotResponse<ManagerId>, Error<RaftError<ManagerId, InstallSnapshotError>>>
+    {
+        self.network.typed((self.target, &self.addr), RaftCall::Snapshot, &rpc).await
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<ManagerId>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<ManagerId>, Error<RaftError<ManagerId>>> {
+        self.network.typed((self.target, &self.addr), RaftCall::Vote, &rpc).await
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(iter::repeat(UNREACHABLE_PAUSE))
+    }
+}
+
+impl Client {
+    /// openraft tells each manager of each commit in a call of its own, which costs as much as the
+    /// entries themselves. Under load the next entries follow at once and say the same. So a call
+    /// without entries waits a little whether they do, if the other manager has only just confirmed what
+    /// it says; that is the answer then.
+    fn puts_off(&mut self, rpc: &AppendEntriesRequest<Types>) -> bool {
+        let just = self.confirmed.is_some_and(|(vote, last, at)| {
+            vote == rpc.vote && last == rpc.prev_log_id && at.elapsed() < PUT_OFF
+        });
+        if !just || !rpc.entries.is_empty() {
+            return false;
+        }
+        match &self.news {
+            Some(news) if !news.sender.is_finished() => *lock(&news.latest) = rpc.clone(),
+            _ => {
+                let latest = Arc::new(Mutex::new(rpc.clone()));
+                let (network, to) = (self.network.clone(), (self.target, self.addr.clone()));
+                let sender = tokio::spawn(put_off(network, to, latest.clone()));
+                self.news = Some(News { latest, sender });
+            }
+        }
+        true
+    }
+
+    async fn append(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
     ) -> Result<Appended, Error<RaftError<ManagerId>>> {
         let last = rpc.entries.last().map(|entry| entry.log_id);
         let earlier = self.unanswered.as_ref().is_some_and(|earlier| {
@@ -203,26 +316,24 @@ impl RaftNetwork<Types> for Client {
             Err(ended) => Err(RPCError::Network(NetworkError::new(&ended))),
         }
     }
+}
 
-    async fn install_snapshot(
-        &mut self,
-        rpc: InstallSnapshotRequest<Types>,
-        _option: RPCOption,
-    ) -> Result<InstallSnapshotResponse<ManagerId>, Error<RaftError<ManagerId, InstallSnapshotError>>>
-    {
-        self.network.typed((self.target, &self.addr), RaftCall::Snapshot, &rpc).await
-    }
-
-    async fn vote(
-        &mut self,
-        rpc: VoteRequest<ManagerId>,
-        _option: RPCOption,
-    ) -> Result<VoteResponse<ManagerId>, Error<RaftError<ManagerId>>> {
-        self.network.typed((self.target, &self.addr), RaftCall::Vote, &rpc).await
-    }
-
-    fn backoff(&self) -> Backoff {
-        Backoff::new(iter::repeat(UNREACHABLE_PAUSE))
+/// Sends what was put off.
+async fn put_off(
+    network: Network,
+    (target, addr): (ManagerId, Arc<str>),
+    latest: Arc<Mutex<AppendEntriesRequest<Types>>>,
+) {
+    tokio::time::sleep(PUT_OFF).await;
+    let mut rpc = lock(&latest).clone();
+    if network.truthful(&mut rpc).await.is_ok() {
+        let sent = network.typed::<Appended, RaftError<ManagerId>>(
+            (target, &addr),
+            RaftCall::Append,
+            &rpc,
+        );
+        // What becomes of it is openraft's next call's to find out.
+        drop(tokio::time::timeout(APPEND_PATIENCE, sent).await);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     log::Log,
     machine::Machine,
     types::{ManagerId, StorageError, Types},
+    writer::Writer,
 };
 use openraft::testing::{StoreBuilder, Suite};
 use std::sync::Arc;
@@ -29,8 +30,9 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Builder {
         let disk = Arc::new(
             Disk::open(dir.path(), &Keys::new(dir.path().join("data.key")), true).unwrap(),
         );
-        let machine = Machine::load(disk.clone()).await.unwrap();
-        Ok((dir, Log::new(disk), machine))
+        let writer = Writer::new(disk.clone());
+        let machine = Machine::load(disk.clone(), writer.written()).await.unwrap();
+        Ok((dir, Log::new(ManagerId::from(1_000), disk, writer), machine))
     }
 }
 

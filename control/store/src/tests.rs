@@ -157,7 +157,7 @@ async fn an_acknowledged_proposal_is_in_the_file_at_once() {
         let copy = tempfile::tempdir().unwrap();
         let to = config(copy.path());
         fs::create_dir(&to.dir).unwrap();
-        for file in ["raft.redb", "data.key"] {
+        for file in ["raft.redb", "raft.tail", "data.key"] {
             fs::copy(dir.path().join("raft").join(file), to.dir.join(file)).unwrap();
         }
         let found = open(to).await.unwrap();
@@ -316,6 +316,12 @@ async fn wrong_folders_and_ids_are_named() {
     // None of this has harmed it.
     open(config(dir.path())).await.unwrap().shutdown().await;
 
+    let tail = dir.path().join("raft/raft.tail");
+    fs::rename(&tail, dir.path().join("elsewhere")).unwrap();
+    let error = open_error(config(dir.path())).await;
+    assert!(error.to_string().contains(&tail.display().to_string()), "{error}");
+    fs::rename(dir.path().join("elsewhere"), &tail).unwrap();
+
     let file = dir.path().join("raft/raft.redb");
     for content in [vec![0; 8192], b"not a database".to_vec()] {
         fs::write(&file, content).unwrap();
@@ -343,6 +349,7 @@ async fn only_the_owner_may_look_into_the_files() {
         |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode() & 0o7777;
     assert_eq!(mode("raft"), 0o700);
     assert_eq!(mode("raft/raft.redb"), 0o600);
+    assert_eq!(mode("raft/raft.tail"), 0o600);
     assert_eq!(mode("raft/data.key"), 0o600);
 }
 

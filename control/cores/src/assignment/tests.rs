@@ -74,11 +74,11 @@ fn a_task_serves_only_while_it_runs_is_well_and_is_to_run() {
     world.end(&id, TaskState::Running);
     let mut task = world.state.tasks[&id].clone();
     task.status.container = Some(ContainerStatus { unhealthy: true, ..Default::default() });
-    world.put(Object::Task(task.clone()));
+    world.put(Object::Task(task.clone().into()));
     assert_eq!(serving(&world), 1);
     task.meta = world.state.tasks[&id].meta;
     task.status.container = None;
-    world.put(Object::Task(task));
+    world.put(Object::Task(task.into()));
     world.scale("web", 1);
     world.settle();
     assert_eq!(serving(&world), 1);

@@ -116,7 +116,7 @@ impl<'a> Plan<'a> {
             Place::Slot(slot) => (slot, new.node, slot.to_string()),
             Place::Node(node) => (0, Some(node), node.to_owned()),
         };
-        self.changes.push(Change::Put(Object::Task(Task {
+        let task = Task {
             name: format!("{}.{place}.{id}", service.name()),
             id,
             meta: Meta::default(),
@@ -140,7 +140,8 @@ impl<'a> Plan<'a> {
             made_by: new.made_by,
             job_iteration: service.iteration(),
             times: TaskTimes::default(),
-        })));
+        };
+        self.changes.push(Change::Put(Object::Task(task.into())));
     }
 
     /// The service's template, the same for all its tasks.
@@ -187,7 +188,7 @@ impl<'a> Plan<'a> {
         if self.touched.insert(task.id.clone()) {
             let mut task = task.clone();
             edit(&mut task);
-            self.changes.push(Change::Put(Object::Task(task)));
+            self.changes.push(Change::Put(Object::Task(task.into())));
         }
     }
 

@@ -164,14 +164,14 @@ impl<'a> Naive<'a> {
             ..task.status
         };
         self.tasks.insert(task.id.clone(), task.clone());
-        self.changes.push(Change::Put(Object::Task(task)));
+        self.changes.push(Change::Put(Object::Task(task.into())));
     }
 
     fn tell(&mut self, task: &Task, err: &str) {
         if task.status.err != err && !self.full() {
             let mut task = task.clone();
             task.status.err = err.to_owned();
-            self.changes.push(Change::Put(Object::Task(task)));
+            self.changes.push(Change::Put(Object::Task(task.into())));
         }
     }
 }
@@ -363,11 +363,11 @@ fn state(nodes: &[NodeDice], services: &[ServiceDice], tasks: &[TaskDice]) -> St
                 Some(TaskState::Failed)
             }
         };
-        put(&mut state, made, Object::Task(task));
+        put(&mut state, made, Object::Task(task.into()));
         if let Some(end) = then.filter(|s| s.is_terminal()) {
             let mut task = state.tasks[&format!("t{n}")].clone();
             task.status.state = end;
-            put(&mut state, made, Object::Task(task));
+            put(&mut state, made, Object::Task(task.into()));
         }
     }
     state

@@ -275,7 +275,7 @@ fn fail(world: &mut World, node: &str, version: u64, times: usize) {
         task.status.state = TaskState::Running;
         task.slot = 99;
         let id = task.id.clone();
-        world.put(Object::Task(task));
+        world.put(Object::Task(task.into()));
         world.end(&id, if n % 2 == 0 { TaskState::Failed } else { TaskState::Rejected });
         world.apply(vec![Change::Delete(shoal_model::ObjectKind::Task, id)]);
         world.pass(1_000);
@@ -357,7 +357,7 @@ fn a_preassigned_task_is_only_asked_of_its_node() {
     for (id, node) in ids.iter().zip(["n1", "n2", "gone"]) {
         let mut task = world.state.tasks[id].clone();
         task.node_id = Some(node.to_owned());
-        world.put(Object::Task(task));
+        world.put(Object::Task(task.into()));
     }
     let changes = schedule(&world.state, world.now);
     world.apply(changes);

@@ -291,14 +291,14 @@ fn a_task_read_again_from_the_log_is_no_change() {
     let labels = |n: usize| (0..n).map(|i| (format!("label{i}"), i.to_string())).collect();
     let mut task = world.running("db")[0].clone();
     Arc::make_mut(&mut task.spec).container_spec.as_mut().unwrap().labels = Some(labels(20));
-    world.put(shoal_model::Object::Task(task.clone()));
+    world.put(shoal_model::Object::Task(task.clone().into()));
     let mut tables = Tables::default();
     tables.update(&world.state);
     let mut agent = Agent::new(task.node_id.as_deref().unwrap());
     agent.hear(&tables, &world.state);
     let mut again = world.state.tasks[&task.id].clone();
     Arc::make_mut(&mut again.spec).container_spec.as_mut().unwrap().labels = Some(labels(20));
-    world.put(shoal_model::Object::Task(again));
+    world.put(shoal_model::Object::Task(again.into()));
     tables.update(&world.state);
     assert_eq!(agent.hear(&tables, &world.state), None);
 }

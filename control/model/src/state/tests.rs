@@ -36,7 +36,7 @@ fn task(id: &str, spec_version: u64, image: &str) -> Task {
 }
 
 fn put(state: &mut State, tasks: impl IntoIterator<Item = Task>) {
-    let changes = tasks.into_iter().map(|t| Change::Put(Object::Task(t))).collect();
+    let changes = tasks.into_iter().map(|t| Change::Put(Object::Task(t.into()))).collect();
     state.apply(state.version + 1, Timestamp(7), changes).unwrap();
 }
 

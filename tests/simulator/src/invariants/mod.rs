@@ -71,7 +71,7 @@ impl Step<'_> {
         self.txn.changes.iter().zip(self.old).filter_map(|(change, old)| {
             let Change::Put(Object::Task(task)) = change else { return None };
             let old = match old {
-                Some(Object::Task(old)) => Some(old),
+                Some(Object::Task(old)) => Some(&**old),
                 _ => None,
             };
             Some((old, self.state.tasks.get(&task.id)?))
@@ -329,7 +329,7 @@ fn present(state: &State, change: &Change) -> Option<Object> {
         ObjectKind::Node => state.nodes.get(id).cloned().map(Object::Node),
         ObjectKind::Network => state.networks.get(id).cloned().map(Object::Network),
         ObjectKind::Service => state.services.get(id).cloned().map(Object::Service),
-        ObjectKind::Task => state.tasks.get(id).cloned().map(Object::Task),
+        ObjectKind::Task => state.tasks.get(id).map(|task| Object::Task(task.clone().into())),
     }
 }
 

@@ -165,7 +165,7 @@ impl Cluster {
             for from in (0..each).step_by(PROPOSAL) {
                 let slots = from..each.min(from + PROPOSAL);
                 let tasks = slots.map(|slot| task(number, slot, &service.id, &spec));
-                cluster.apply(tasks.map(|t| Change::Put(Object::Task(t))).collect())?;
+                cluster.apply(tasks.map(|t| Change::Put(Object::Task(t.into()))).collect())?;
             }
         }
         Ok(cluster)

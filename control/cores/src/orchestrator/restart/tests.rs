@@ -144,7 +144,7 @@ fn a_start_waits_for_one_that_is_told_to_stop_in_the_same_moment() {
     world.pass(1);
     let mut new = Task { id: "new".to_owned(), meta: Meta::default(), ..old.clone() };
     (new.desired, new.status.state) = (TaskState::Ready, TaskState::Ready);
-    world.put(Object::Task(new));
+    world.put(Object::Task(new.into()));
     world.settle();
     assert_eq!(world.state.tasks[&old.id].desired, TaskState::Shutdown);
     assert_eq!(world.state.tasks["new"].desired, TaskState::Ready);
