@@ -72,6 +72,10 @@ bugs! {
     LoseTask,
     /// A slot that has a task is given a second one.
     DoubleSlot,
+    /// A global service keeps its task on a node that is drained.
+    KeepOnDrained,
+    /// A global service makes no task on a node that has none.
+    SkipNode,
     /// Ended tasks are never removed.
     KeepHistory,
     /// A task told to stop stays in the tables as a backend.

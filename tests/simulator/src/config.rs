@@ -1,5 +1,6 @@
 //! What a seed decides before anything happens: the cluster, its surroundings, how much goes wrong.
 use crate::{
+    PLAIN,
     dice::Dice,
     time::{MINUTE, MS, Ns, SEC},
 };
@@ -17,6 +18,8 @@ pub(crate) struct Config {
     pub(crate) services: usize,
     /// Most replicas of a service.
     pub(crate) replicas: u64,
+    /// What else than plain replicated services is asked for; `None` in a [`PLAIN`] seed.
+    pub(crate) broad: Option<Broad>,
     /// Prefix length of networks: small ones run out of addresses.
     pub(crate) subnet_size: u8,
     /// `TaskHistoryRetentionLimit`.
@@ -44,6 +47,20 @@ pub(crate) struct Config {
     /// Whether every service gets a last update when the faults are over; else what a failed update
     /// left paused stays so.
     pub(crate) last_update: bool,
+}
+
+/// What users ask for beside replicated services.
+#[derive(Clone, Debug)]
+pub(crate) struct Broad {
+    /// Weight of each mode of a service: replicated, global. Some are absent from a seed.
+    pub(crate) modes: [u64; 2],
+}
+
+impl Broad {
+    fn of(dice: &mut Dice) -> Broad {
+        let mut weight = || if dice.chance(400) { 0 } else { dice.between(1, 4) };
+        Broad { modes: [3, weight()] }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +96,10 @@ pub(crate) struct RuntimeConfig {
 
 impl Config {
     pub(crate) fn of(seed: u64) -> Config {
-        let mut dice = Dice::new(seed ^ 0x5ee0_c0f1);
+        let plain = seed & PLAIN != 0;
+        // Dice of their own, or plain seeds would not be what they were.
+        let broad = (!plain).then(|| Broad::of(&mut Dice::new(seed ^ 0xb40a_d000)));
+        let mut dice = Dice::new((seed & !PLAIN) ^ 0x5ee0_c0f1);
         let managers = [1, 3, 5][dice.weighted(&[2, 6, 2])];
         let hosts = (managers + dice.index(4)).clamp(2, 7);
         // From a storm that never lets go to days with a fault now and then.
@@ -102,6 +122,7 @@ impl Config {
             clients: dice.index(3) + 1,
             services: dice.index(4) + 2,
             replicas: dice.between(2, 6),
+            broad,
             subnet_size: if dice.chance(300) { 28 } else { 24 },
             history: [5, 5, 2, 1, 0][dice.index(5)],
             sizes,

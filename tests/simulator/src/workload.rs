@@ -1,6 +1,6 @@
 //! What clients ask for.
 use crate::{config::Config, dice::Dice, manager::Ask, node::Image};
-use shoal_model::{Availability, Service, State, docker};
+use shoal_model::{Availability, Mode, Service, State, docker};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -17,8 +17,7 @@ pub(crate) fn think(config: &Config, state: &State, dice: &mut Dice) -> Option<A
         }
         1 => {
             let service = dice.pick(&services)?;
-            let replicas = dice.between(0, config.replicas) as i64;
-            Some(update(service, |spec| set_replicas(spec, replicas)))
+            Some(update(service, |spec| scale(config, spec, dice)))
         }
         2 => {
             let service = dice.pick(&services)?;
@@ -96,6 +95,20 @@ fn update(service: &Service, edit: impl FnOnce(&mut docker::ServiceSpec)) -> Ask
     Ask::UpdateService { id: service.id.clone(), version: service.meta.version, spec }
 }
 
+/// Another number of tasks; of a global service the constraints decide how many there are.
+fn scale(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    match Mode::of(spec) {
+        Mode::Replicated { .. } => set_replicas(spec, dice.between(0, config.replicas) as i64),
+        _ => place(spec, dice),
+    }
+}
+
+fn place(spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    let global = Mode::of(spec).is_global();
+    let placement = placement(global, dice);
+    spec.task_template.get_or_insert_default().placement = Some(placement);
+}
+
 fn set_replicas(spec: &mut docker::ServiceSpec, replicas: i64) {
     let mode = spec.mode.get_or_insert_default();
     mode.replicated = Some(docker::ServiceSpecModeReplicated { replicas: Some(replicas) });
@@ -114,10 +127,7 @@ fn change(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
             template.container_spec.get_or_insert_default().image = Some(image(dice));
         }
         1 => spec.update_config = Some(update_config(dice)),
-        2 => {
-            let template = spec.task_template.get_or_insert_default();
-            template.placement = Some(placement(dice));
-        }
+        2 => place(spec, dice),
         3 => {
             let template = spec.task_template.get_or_insert_default();
             template.resources = Some(resources(dice));
@@ -127,7 +137,9 @@ fn change(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
             spec.update_config = Some(update_config(dice));
             let template = spec.task_template.get_or_insert_default();
             template.container_spec.get_or_insert_default().image = Some(image(dice));
-            set_replicas(spec, dice.between(1, config.replicas) as i64);
+            if let Mode::Replicated { .. } = Mode::of(spec) {
+                set_replicas(spec, dice.between(1, config.replicas) as i64);
+            }
         }
     }
 }
@@ -141,6 +153,8 @@ fn new_service(config: &Config, state: &State, dice: &mut Dice) -> docker::Servi
             ..Default::default()
         }]
     });
+    let mode = config.broad.as_ref().map_or(0, |broad| dice.weighted(&broad.modes));
+    let global = mode == 1;
     let mut spec = docker::ServiceSpec {
         name: Some(format!("s{}", dice.below(config.services as u64 + 1))),
         task_template: Some(docker::TaskSpec {
@@ -149,7 +163,7 @@ fn new_service(config: &Config, state: &State, dice: &mut Dice) -> docker::Servi
                 ..Default::default()
             }),
             networks: attachments,
-            placement: dice.chance(400).then(|| placement(dice)),
+            placement: dice.chance(400).then(|| placement(global, dice)),
             resources: dice.chance(500).then(|| resources(dice)),
             restart_policy: dice.chance(700).then(|| restart_policy(config, dice)),
             ..Default::default()
@@ -158,11 +172,16 @@ fn new_service(config: &Config, state: &State, dice: &mut Dice) -> docker::Servi
         endpoint_spec: dice.chance(500).then(|| endpoint(dice)),
         ..Default::default()
     };
-    set_replicas(&mut spec, dice.between(1, config.replicas) as i64);
+    if global {
+        spec.mode.get_or_insert_default().global = Some(Default::default());
+    } else {
+        set_replicas(&mut spec, dice.between(1, config.replicas) as i64);
+    }
     spec
 }
 
-fn placement(dice: &mut Dice) -> docker::TaskSpecPlacement {
+/// Global services have no most replicas: clients refuse that.
+fn placement(global: bool, dice: &mut Dice) -> docker::TaskSpecPlacement {
     let constraint = [
         "node.labels.zone==east",
         "node.labels.zone!=east",
@@ -173,7 +192,7 @@ fn placement(dice: &mut Dice) -> docker::TaskSpecPlacement {
         constraints: dice
             .chance(600)
             .then(|| dice.pick(&constraint).into_iter().map(|c| (*c).to_owned()).collect()),
-        max_replicas: dice.chance(500).then(|| dice.between(1, 2) as i64),
+        max_replicas: (!global && dice.chance(500)).then(|| dice.between(1, 2) as i64),
         ..Default::default()
     }
 }

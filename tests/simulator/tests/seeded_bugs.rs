@@ -36,6 +36,8 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::RestartAtOnce, &["restarts"], 60),
     Proof(Bug::LoseTask, &["slots"], 60),
     Proof(Bug::DoubleSlot, &["slots"], 60),
+    Proof(Bug::KeepOnDrained, &["global"], 60),
+    Proof(Bug::SkipNode, &["global"], 60),
     Proof(Bug::KeepHistory, &["history"], 60),
     Proof(Bug::KeepBackend, &["backends"], 60),
     Proof(Bug::StateGoesBack, &["transitions"], 60),
