@@ -4,6 +4,10 @@ use crate::{
     dice::Dice,
     time::{MINUTE, MS, Ns, SEC},
 };
+use shoal_model::GenericResource;
+
+/// Hosts of the largest cluster.
+const MOST_HOSTS: usize = 7;
 
 /// A simulated cluster and its fate.
 #[derive(Clone, Debug)]
@@ -52,14 +56,32 @@ pub(crate) struct Config {
 /// What users ask for beside replicated services.
 #[derive(Clone, Debug)]
 pub(crate) struct Broad {
-    /// Weight of each mode of a service: replicated, global. Some are absent from a seed.
-    pub(crate) modes: [u64; 2],
+    /// Weight of each mode of a service: replicated, global, replicated job, global job. Some are absent
+    /// from a seed.
+    pub(crate) modes: [u64; 4],
+    /// Generic resources of each host: none, so many, or some with names.
+    pub(crate) generic: Vec<Vec<GenericResource>>,
 }
 
 impl Broad {
     fn of(dice: &mut Dice) -> Broad {
         let mut weight = || if dice.chance(400) { 0 } else { dice.between(1, 4) };
-        Broad { modes: [3, weight()] }
+        let modes = [3, weight(), weight(), weight()];
+        let generic = (0..MOST_HOSTS).map(|_| generic(dice)).collect();
+        Broad { modes, generic }
+    }
+}
+
+/// The one kind of generic resource there is.
+pub(crate) const KIND: &str = "gpu";
+
+fn generic(dice: &mut Dice) -> Vec<GenericResource> {
+    let kind = || KIND.to_owned();
+    let named = |n| GenericResource::Named { kind: kind(), value: format!("gpu-{n}") };
+    match dice.below(3) {
+        0 => Vec::new(),
+        1 => vec![GenericResource::Discrete { kind: kind(), value: dice.between(1, 3) as i64 }],
+        _ => (0..dice.between(1, 3)).map(named).collect(),
     }
 }
 
@@ -101,7 +123,7 @@ impl Config {
         let broad = (!plain).then(|| Broad::of(&mut Dice::new(seed ^ 0xb40a_d000)));
         let mut dice = Dice::new((seed & !PLAIN) ^ 0x5ee0_c0f1);
         let managers = [1, 3, 5][dice.weighted(&[2, 6, 2])];
-        let hosts = (managers + dice.index(4)).clamp(2, 7);
+        let hosts = (managers + dice.index(4)).clamp(2, MOST_HOSTS);
         // From a storm that never lets go to days with a fault now and then.
         let tempo = dice.spread(SEC, 60 * MINUTE);
         let faults = dice.between(15, 45);

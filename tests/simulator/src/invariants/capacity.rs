@@ -1,6 +1,6 @@
 //! A task is given only to a node that may take it: ready, active, with room, as the constraints say,
 //! below the most replicas. Written anew, without the scheduler's own functions.
-use super::{Invariant, Step, Verdict};
+use super::{Invariant, Step, Verdict, generic, host_ports};
 use crate::log::Author;
 use shoal_model::{Availability, Node, NodeState, Role, State, Task, TaskState};
 
@@ -70,6 +70,15 @@ pub(super) fn refusal(
         if !satisfied(node, constraint) {
             return Some(format!("not {constraint}"));
         }
+    }
+    // Those that are placed have theirs: see the invariants of their own.
+    let ports = host_ports::asked(state, task);
+    let taken = |t: &Task| t.host_ports.iter().any(|p| ports.contains(&p.port));
+    if !placed && living().any(taken) {
+        return Some("a port is taken".to_owned());
+    }
+    if !placed && !generic::has_room(state, task, node) {
+        return Some("too few generic resources are left".to_owned());
     }
     let most = placement.and_then(|p| p.max_replicas).filter(|max| *max > 0);
     let wanted = |t: &&Task| {

@@ -1,12 +1,12 @@
 //! In the end the cluster is as it was asked to be, everywhere.
-use super::{capacity, global, places, slots};
+use super::{capacity, global, may_be_current, places, slots};
 use crate::{
     node::{ContainerState, Image},
     world::World,
 };
 use shoal_cores::assignment;
 use shoal_model::{
-    Availability, Mode, Node, NodeState, Service, State, Task, TaskState, Timestamp,
+    Availability, Mode, Node, NodeState, Service, State, Task, TaskState, Timestamp, UpdateState,
 };
 use std::collections::BTreeSet;
 
@@ -81,10 +81,26 @@ fn service_is_as_asked(state: &State, service: &Service) -> Result<bool, String>
                 return Err(format!("{name} has {} slots of {replicas}", places.len()));
             }
             for (slot, tasks) in &places {
+                is_up_to_date(service, tasks)?;
                 place_is_well(state, tasks).map_err(|e| format!("slot {slot} of {name}: {e}"))?;
             }
         }
-        _ => {
+        Mode::ReplicatedJob { .. } | Mode::GlobalJob => {
+            // What is left to do has a reason: jobs' own invariant says that it is tried.
+            for (place, tasks) in &places {
+                let living =
+                    tasks.iter().filter(|t| slots::is_wanted(t) && !t.status.state.is_terminal());
+                for task in living {
+                    let ends = matches!(image(task), Image::Task | Image::Moody | Image::Once);
+                    if ends && task.status.state >= TaskState::Assigned {
+                        return Err(format!("{} of place {place} of {name} is to end", task.id));
+                    }
+                    task_is_well(state, task).map_err(|e| format!("{place} of {name}: {e}"))?;
+                }
+            }
+            return Ok(false);
+        }
+        Mode::Global => {
             for node in state.nodes.values() {
                 let tasks = places.get(node.id.as_str()).map(Vec::as_slice).unwrap_or_default();
                 let idle = !tasks.iter().any(|t| slots::is_wanted(t));
@@ -98,6 +114,21 @@ fn service_is_as_asked(state: &State, service: &Service) -> Result<bool, String>
         }
     }
     Ok(places.values().flatten().any(|t| image(t) == Image::Once))
+}
+
+/// Where an update or a way back is complete, nothing is of another version.
+fn is_up_to_date(service: &Service, tasks: &[&Task]) -> Result<(), String> {
+    use UpdateState::{Completed, RollbackCompleted};
+    let state = service.update_status.as_ref().map(|u| u.state);
+    let old = |t: &&&Task| {
+        slots::is_wanted(t) && t.status.state == TaskState::Running && !may_be_current(service, t)
+    };
+    match tasks.iter().find(old) {
+        Some(task) if matches!(state, None | Some(Completed | RollbackCompleted)) => {
+            Err(format!("{} is of an older version, and the update is {state:?}", task.id))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn place_is_well(state: &State, tasks: &[&Task]) -> Result<(), String> {

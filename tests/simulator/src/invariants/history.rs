@@ -27,9 +27,16 @@ impl Invariant for History {
                 slots.entry(place(task)).or_default().push(task);
             }
             for (slot, tasks) in slots {
+                // What a job has done stays in its present iteration.
+                let done = |t: &&&Task| {
+                    t.status.state == TaskState::Complete
+                        && t.job_iteration.is_some()
+                        && t.job_iteration == service.iteration()
+                };
                 let ended = tasks
                     .iter()
-                    .filter(|t| t.status.state.is_terminal() && t.desired == TaskState::Shutdown);
+                    .filter(|t| t.status.state.is_terminal() && t.desired == TaskState::Shutdown)
+                    .filter(|t| !done(t));
                 let attempts = tasks
                     .iter()
                     .filter_map(|t| t.spec.restart_policy.as_ref().and_then(|p| p.max_attempts));

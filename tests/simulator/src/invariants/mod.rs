@@ -9,8 +9,12 @@ mod agreement;
 mod backends;
 mod capacity;
 mod convergence;
+mod failures;
+mod generic;
 mod global;
 mod history;
+mod host_ports;
+mod jobs;
 mod liveness;
 mod overlooked;
 mod ports;
@@ -134,10 +138,14 @@ impl Checks {
             Box::new(addresses::Addresses::default()),
             Box::new(ports::Ports),
             Box::new(capacity::Capacity),
+            Box::new(host_ports::HostPorts),
+            Box::new(generic::Generic),
             Box::new(slots::Slots),
             Box::new(global::Global),
+            Box::new(jobs::Jobs::default()),
             Box::new(replacement::Replacement),
             Box::new(updates::Updates::default()),
+            Box::new(failures::Failures::default()),
             Box::new(restarts::Restarts { skew: config.skew }),
             Box::new(history::History),
         ];

@@ -90,7 +90,7 @@ pub(super) fn may_give_up(task: &Task, now: Timestamp) -> bool {
 
 /// Whether the task ended before its own delay was over, by the clock of whoever leads now: it is
 /// followed only after that.
-fn waits(task: &Task, now: Timestamp) -> bool {
+pub(super) fn waits(task: &Task, now: Timestamp) -> bool {
     let by_itself =
         matches!(task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
     by_itself && is_wanted(task) && now < task.not_before

@@ -48,6 +48,8 @@ impl Invariant for Updates {
             let known = |s: &&Service| s.meta.version <= step.txn.read;
             let service = step.state.services.get(&task.service_id).filter(known);
             match (old, service) {
+                // Every update of a job is another run.
+                (_, Some(service)) if service.mode().is_job() => {}
                 (None, Some(service)) => self.begun(step, service, task)?,
                 (Some(old), Some(service)) => stopped(step, service, old, task)?,
                 (_, None) => {}
