@@ -76,7 +76,7 @@ impl Filters {
         load: &Load,
         of_service: impl FnOnce() -> u64,
     ) -> Option<Refusal> {
-        let taken = |port: &HostPort| load.host_ports.contains_key(port);
+        let taken = |port: &HostPort| is_taken(load, port);
         if !takes_tasks(node) {
             Some(Refusal::NotReady)
         } else if !self.resources_fit(node, load) {
@@ -95,7 +95,7 @@ impl Filters {
     /// Whether a node that takes tasks and is let through by what is [`Fixed`] may take this one too.
     pub(crate) fn room(&self, node: &Node, load: &Load, of_service: impl FnOnce() -> u64) -> bool {
         self.resources_fit(node, load)
-            && !self.host_ports.iter().any(|port| load.host_ports.contains_key(port))
+            && !self.host_ports.iter().any(|port| is_taken(load, port))
             && self.max_replicas.is_none_or(|max| of_service() < max)
     }
 
@@ -110,6 +110,10 @@ impl Filters {
             && fits(self.memory_bytes, load.memory_bytes, memory)
             && self.generic.fits(node, load)
     }
+}
+
+fn is_taken(load: &Load, port: &HostPort) -> bool {
+    load.host_ports.contains_key(port) && !bugs::active(Bug::ShareHostPort)
 }
 
 impl Fixed {

@@ -72,6 +72,22 @@ bugs! {
     LoseTask,
     /// A slot that has a task is given a second one.
     DoubleSlot,
+    /// A global service keeps its task on a node that is drained.
+    KeepOnDrained,
+    /// A global service makes no task on a node that has none.
+    SkipNode,
+    /// A job has more tasks under way than it may.
+    ExceedConcurrent,
+    /// What a job has done is run again.
+    RunAgain,
+    /// An update goes on whatever fails.
+    IgnoreFailures,
+    /// What fails too often is rolled back whatever was asked for, a rollback too.
+    RollBackTwice,
+    /// A host port is given to a second task of the node.
+    ShareHostPort,
+    /// More of a generic resource is given away than a node has.
+    OvercommitGeneric,
     /// Ended tasks are never removed.
     KeepHistory,
     /// A task told to stop stays in the tables as a backend.

@@ -1,5 +1,6 @@
 //! How far a service has come: its mode read out, its update, its job.
 use crate::{
+    docker,
     objects::{NodeState, Service},
     state::State,
     task::{Task, TaskState},
@@ -29,6 +30,27 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The mode a specification asks for, with Docker's defaults: 1 replica, 1 task of a job at a time,
+    /// as many ends as tasks at a time.
+    pub fn of(spec: &docker::ServiceSpec) -> Mode {
+        let Some(mode) = &spec.mode else { return Mode::Replicated { replicas: 1 } };
+        let count = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok());
+        if mode.global.is_some() {
+            Mode::Global
+        } else if let Some(job) = &mode.replicated_job {
+            let concurrent = count(job.max_concurrent).unwrap_or(1);
+            Mode::ReplicatedJob {
+                concurrent,
+                total: count(job.total_completions).unwrap_or(concurrent),
+            }
+        } else if mode.global_job.is_some() {
+            Mode::GlobalJob
+        } else {
+            let replicas = mode.replicated.as_ref().and_then(|r| count(r.replicas)).unwrap_or(1);
+            Mode::Replicated { replicas }
+        }
+    }
+
     /// Whether its tasks are to end.
     pub fn is_job(self) -> bool {
         matches!(self, Mode::ReplicatedJob { .. } | Mode::GlobalJob)
@@ -133,25 +155,9 @@ pub struct JobStatus {
 }
 
 impl Service {
-    /// Its mode, with Docker's defaults: 1 replica, 1 task of a job at a time, as many ends as
-    /// tasks at a time.
+    /// Its mode.
     pub fn mode(&self) -> Mode {
-        let Some(mode) = &self.spec.mode else { return Mode::Replicated { replicas: 1 } };
-        let count = |n: Option<i64>| n.and_then(|n| u64::try_from(n).ok());
-        if mode.global.is_some() {
-            Mode::Global
-        } else if let Some(job) = &mode.replicated_job {
-            let concurrent = count(job.max_concurrent).unwrap_or(1);
-            Mode::ReplicatedJob {
-                concurrent,
-                total: count(job.total_completions).unwrap_or(concurrent),
-            }
-        } else if mode.global_job.is_some() {
-            Mode::GlobalJob
-        } else {
-            let replicas = mode.replicated.as_ref().and_then(|r| count(r.replicas)).unwrap_or(1);
-            Mode::Replicated { replicas }
-        }
+        Mode::of(&self.spec)
     }
 
     /// The iteration its tasks belong to; `None` when it is no job.

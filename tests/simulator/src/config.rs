@@ -1,8 +1,13 @@
 //! What a seed decides before anything happens: the cluster, its surroundings, how much goes wrong.
 use crate::{
+    PLAIN,
     dice::Dice,
     time::{MINUTE, MS, Ns, SEC},
 };
+use shoal_model::GenericResource;
+
+/// Hosts of the largest cluster.
+const MOST_HOSTS: usize = 7;
 
 /// A simulated cluster and its fate.
 #[derive(Clone, Debug)]
@@ -17,6 +22,8 @@ pub(crate) struct Config {
     pub(crate) services: usize,
     /// Most replicas of a service.
     pub(crate) replicas: u64,
+    /// What else than plain replicated services is asked for; `None` in a [`PLAIN`] seed.
+    pub(crate) broad: Option<Broad>,
     /// Prefix length of networks: small ones run out of addresses.
     pub(crate) subnet_size: u8,
     /// `TaskHistoryRetentionLimit`.
@@ -44,6 +51,38 @@ pub(crate) struct Config {
     /// Whether every service gets a last update when the faults are over; else what a failed update
     /// left paused stays so.
     pub(crate) last_update: bool,
+}
+
+/// What users ask for beside replicated services.
+#[derive(Clone, Debug)]
+pub(crate) struct Broad {
+    /// Weight of each mode of a service: replicated, global, replicated job, global job. Some are absent
+    /// from a seed.
+    pub(crate) modes: [u64; 4],
+    /// Generic resources of each host: none, so many, or some with names.
+    pub(crate) generic: Vec<Vec<GenericResource>>,
+}
+
+impl Broad {
+    fn of(dice: &mut Dice) -> Broad {
+        let mut weight = || if dice.chance(400) { 0 } else { dice.between(1, 4) };
+        let modes = [3, weight(), weight(), weight()];
+        let generic = (0..MOST_HOSTS).map(|_| generic(dice)).collect();
+        Broad { modes, generic }
+    }
+}
+
+/// The one kind of generic resource there is.
+pub(crate) const KIND: &str = "gpu";
+
+fn generic(dice: &mut Dice) -> Vec<GenericResource> {
+    let kind = || KIND.to_owned();
+    let named = |n| GenericResource::Named { kind: kind(), value: format!("gpu-{n}") };
+    match dice.below(3) {
+        0 => Vec::new(),
+        1 => vec![GenericResource::Discrete { kind: kind(), value: dice.between(1, 3) as i64 }],
+        _ => (0..dice.between(1, 3)).map(named).collect(),
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -79,9 +118,12 @@ pub(crate) struct RuntimeConfig {
 
 impl Config {
     pub(crate) fn of(seed: u64) -> Config {
-        let mut dice = Dice::new(seed ^ 0x5ee0_c0f1);
+        let plain = seed & PLAIN != 0;
+        // Dice of their own, or plain seeds would not be what they were.
+        let broad = (!plain).then(|| Broad::of(&mut Dice::new(seed ^ 0xb40a_d000)));
+        let mut dice = Dice::new((seed & !PLAIN) ^ 0x5ee0_c0f1);
         let managers = [1, 3, 5][dice.weighted(&[2, 6, 2])];
-        let hosts = (managers + dice.index(4)).clamp(2, 7);
+        let hosts = (managers + dice.index(4)).clamp(2, MOST_HOSTS);
         // From a storm that never lets go to days with a fault now and then.
         let tempo = dice.spread(SEC, 60 * MINUTE);
         let faults = dice.between(15, 45);
@@ -102,6 +144,7 @@ impl Config {
             clients: dice.index(3) + 1,
             services: dice.index(4) + 2,
             replicas: dice.between(2, 6),
+            broad,
             subnet_size: if dice.chance(300) { 28 } else { 24 },
             history: [5, 5, 2, 1, 0][dice.index(5)],
             sizes,

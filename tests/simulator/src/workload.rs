@@ -1,6 +1,11 @@
 //! What clients ask for.
-use crate::{config::Config, dice::Dice, manager::Ask, node::Image};
-use shoal_model::{Availability, Service, State, docker};
+use crate::{
+    config::{Config, KIND},
+    dice::Dice,
+    manager::Ask,
+    node::Image,
+};
+use shoal_model::{Availability, Mode, Service, State, docker};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -17,8 +22,7 @@ pub(crate) fn think(config: &Config, state: &State, dice: &mut Dice) -> Option<A
         }
         1 => {
             let service = dice.pick(&services)?;
-            let replicas = dice.between(0, config.replicas) as i64;
-            Some(update(service, |spec| set_replicas(spec, replicas)))
+            Some(update(service, |spec| scale(config, spec, dice)))
         }
         2 => {
             let service = dice.pick(&services)?;
@@ -75,12 +79,13 @@ pub(crate) fn renewed(state: &State, ask: Ask) -> Option<Ask> {
 
 /// The update that makes a service whole again after the faults: an image that runs.
 pub(crate) fn repair(service: &Service) -> Ask {
+    let image = if service.mode().is_job() { Image::Task } else { Image::Stable };
     update(service, |spec| {
         let template = spec.task_template.get_or_insert_default();
         let force = template.force_update.unwrap_or(0) + 1;
         template.force_update = Some(force);
         let container = template.container_spec.get_or_insert_default();
-        container.image = Some(format!("{}:last", Image::Stable.word()));
+        container.image = Some(format!("{}:last", image.word()));
         if let Some(update) = &mut spec.update_config {
             // An update that never stops is what is wanted here.
             update.failure_action =
@@ -96,6 +101,30 @@ fn update(service: &Service, edit: impl FnOnce(&mut docker::ServiceSpec)) -> Ask
     Ask::UpdateService { id: service.id.clone(), version: service.meta.version, spec }
 }
 
+/// Another number of tasks; of a global service the constraints decide how many there are.
+fn scale(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    match Mode::of(spec) {
+        Mode::Replicated { .. } => set_replicas(spec, dice.between(0, config.replicas) as i64),
+        Mode::ReplicatedJob { .. } => set_job(config, spec, dice),
+        Mode::Global | Mode::GlobalJob => place(spec, dice),
+    }
+}
+
+/// A job of so many ends, so many at a time; now and then fewer ends than tasks at a time.
+fn set_job(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    let job = docker::ServiceSpecModeReplicatedJob {
+        max_concurrent: Some(dice.between(1, 3) as i64),
+        total_completions: dice.chance(800).then(|| dice.between(0, config.replicas) as i64),
+    };
+    spec.mode.get_or_insert_default().replicated_job = Some(job);
+}
+
+fn place(spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    let global = Mode::of(spec).is_global();
+    let placement = placement(global, dice);
+    spec.task_template.get_or_insert_default().placement = Some(placement);
+}
+
 fn set_replicas(spec: &mut docker::ServiceSpec, replicas: i64) {
     let mode = spec.mode.get_or_insert_default();
     mode.replicated = Some(docker::ServiceSpecModeReplicated { replicas: Some(replicas) });
@@ -106,28 +135,49 @@ fn image(dice: &mut Dice) -> String {
     format!("{}:{}", image.word(), dice.below(1_000))
 }
 
-/// Changes one thing of a specification.
+fn job_image(dice: &mut Dice) -> String {
+    let images = [Image::Task, Image::Moody, Image::Flaky, Image::Broken, Image::Stable];
+    let image = images[dice.weighted(&[50, 30, 10, 5, 5])];
+    format!("{}:{}", image.word(), dice.below(1_000))
+}
+
+/// Changes one thing of a specification. A job has no update settings: its every update is another run.
 fn change(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    if Mode::of(spec).is_job() {
+        match dice.weighted(&[30, 10, 10, 20]) {
+            0 => {
+                let template = spec.task_template.get_or_insert_default();
+                template.container_spec.get_or_insert_default().image = Some(job_image(dice));
+            }
+            1 => place(spec, dice),
+            2 => {
+                let template = spec.task_template.get_or_insert_default();
+                template.resources = Some(resources(config, dice));
+            }
+            // The same again.
+            _ => {}
+        }
+        return;
+    }
     match dice.weighted(&[50, 15, 10, 10, 15]) {
         0 => {
             let template = spec.task_template.get_or_insert_default();
             template.container_spec.get_or_insert_default().image = Some(image(dice));
         }
-        1 => spec.update_config = Some(update_config(dice)),
-        2 => {
-            let template = spec.task_template.get_or_insert_default();
-            template.placement = Some(placement(dice));
-        }
+        1 => set_update(config, spec, dice),
+        2 => place(spec, dice),
         3 => {
             let template = spec.task_template.get_or_insert_default();
-            template.resources = Some(resources(dice));
+            template.resources = Some(resources(config, dice));
         }
         _ => {
             // Both at once: how, and what.
-            spec.update_config = Some(update_config(dice));
+            set_update(config, spec, dice);
             let template = spec.task_template.get_or_insert_default();
             template.container_spec.get_or_insert_default().image = Some(image(dice));
-            set_replicas(spec, dice.between(1, config.replicas) as i64);
+            if let Mode::Replicated { .. } = Mode::of(spec) {
+                set_replicas(spec, dice.between(1, config.replicas) as i64);
+            }
         }
     }
 }
@@ -141,28 +191,38 @@ fn new_service(config: &Config, state: &State, dice: &mut Dice) -> docker::Servi
             ..Default::default()
         }]
     });
+    let mode = config.broad.as_ref().map_or(0, |broad| dice.weighted(&broad.modes));
+    let (global, job) = (mode % 2 == 1, mode >= 2);
     let mut spec = docker::ServiceSpec {
         name: Some(format!("s{}", dice.below(config.services as u64 + 1))),
         task_template: Some(docker::TaskSpec {
             container_spec: Some(docker::TaskSpecContainerSpec {
-                image: Some(image(dice)),
+                image: Some(if job { job_image(dice) } else { image(dice) }),
                 ..Default::default()
             }),
             networks: attachments,
-            placement: dice.chance(400).then(|| placement(dice)),
-            resources: dice.chance(500).then(|| resources(dice)),
+            placement: dice.chance(400).then(|| placement(global, dice)),
+            resources: dice.chance(500).then(|| resources(config, dice)),
             restart_policy: dice.chance(700).then(|| restart_policy(config, dice)),
             ..Default::default()
         }),
-        update_config: dice.chance(800).then(|| update_config(dice)),
-        endpoint_spec: dice.chance(500).then(|| endpoint(dice)),
+        update_config: (!job && dice.chance(800)).then(|| update_config(config, dice)),
+        rollback_config: (!job && config.broad.is_some() && dice.chance(600))
+            .then(|| rollback_config(dice)),
+        endpoint_spec: dice.chance(500).then(|| endpoint(config, dice)),
         ..Default::default()
     };
-    set_replicas(&mut spec, dice.between(1, config.replicas) as i64);
+    match mode {
+        0 => set_replicas(&mut spec, dice.between(1, config.replicas) as i64),
+        1 => spec.mode.get_or_insert_default().global = Some(Default::default()),
+        2 => set_job(config, &mut spec, dice),
+        _ => spec.mode.get_or_insert_default().global_job = Some(Default::default()),
+    }
     spec
 }
 
-fn placement(dice: &mut Dice) -> docker::TaskSpecPlacement {
+/// Global services have no most replicas: clients refuse that.
+fn placement(global: bool, dice: &mut Dice) -> docker::TaskSpecPlacement {
     let constraint = [
         "node.labels.zone==east",
         "node.labels.zone!=east",
@@ -173,19 +233,27 @@ fn placement(dice: &mut Dice) -> docker::TaskSpecPlacement {
         constraints: dice
             .chance(600)
             .then(|| dice.pick(&constraint).into_iter().map(|c| (*c).to_owned()).collect()),
-        max_replicas: dice.chance(500).then(|| dice.between(1, 2) as i64),
+        max_replicas: (!global && dice.chance(500)).then(|| dice.between(1, 2) as i64),
         ..Default::default()
     }
 }
 
-fn resources(dice: &mut Dice) -> docker::TaskSpecResources {
+fn resources(config: &Config, dice: &mut Dice) -> docker::TaskSpecResources {
     let cpus = [0, 250_000_000, 500_000_000, 1_000_000_000];
     let memory = [0, 64 << 20, 256 << 20, 512 << 20];
+    let generic = |dice: &mut Dice| docker::GenericResourcesInner {
+        discrete_resource_spec: Some(docker::GenericResourcesInnerDiscreteResourceSpec {
+            kind: Some(KIND.to_owned()),
+            value: Some(dice.between(1, 2) as i64),
+        }),
+        ..Default::default()
+    };
     docker::TaskSpecResources {
         reservations: Some(docker::ResourceObject {
             nano_cpus: dice.pick(&cpus).copied(),
             memory_bytes: dice.pick(&memory).copied(),
-            ..Default::default()
+            generic_resources: (config.broad.is_some() && dice.chance(300))
+                .then(|| vec![generic(dice)]),
         }),
         ..Default::default()
     }
@@ -211,26 +279,78 @@ fn restart_policy(config: &Config, dice: &mut Dice) -> docker::TaskSpecRestartPo
     }
 }
 
-fn update_config(dice: &mut Dice) -> docker::ServiceSpecUpdateConfig {
+/// How the service is updated; in seeds that are not plain also what follows on failures, and the way back.
+fn set_update(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    spec.update_config = Some(update_config(config, dice));
+    if config.broad.is_some() {
+        spec.rollback_config = dice.chance(600).then(|| rollback_config(dice));
+    }
+}
+
+fn ratio(dice: &mut Dice) -> Option<f64> {
+    [None, Some(0.0), Some(0.3), Some(0.5), Some(1.0)][dice.index(5)]
+}
+
+fn monitor(dice: &mut Dice) -> Option<i64> {
+    dice.chance(500).then(|| dice.between(0, 30) as i64 * SECOND)
+}
+
+fn rollback_config(dice: &mut Dice) -> docker::ServiceSpecRollbackConfig {
+    use docker::{
+        ServiceSpecRollbackConfigFailureActionEnum as Action,
+        ServiceSpecRollbackConfigOrderEnum as Order,
+    };
+    docker::ServiceSpecRollbackConfig {
+        parallelism: dice.chance(800).then(|| dice.between(0, 3) as i64),
+        delay: dice.chance(300).then(|| dice.between(1, 10) as i64 * SECOND),
+        failure_action: Some(if dice.chance(500) { Action::CONTINUE } else { Action::PAUSE }),
+        monitor: monitor(dice),
+        max_failure_ratio: ratio(dice),
+        order: Some(if dice.chance(400) { Order::START_FIRST } else { Order::STOP_FIRST }),
+    }
+}
+
+fn update_config(config: &Config, dice: &mut Dice) -> docker::ServiceSpecUpdateConfig {
     use docker::{
         ServiceSpecUpdateConfigFailureActionEnum as Action,
         ServiceSpecUpdateConfigOrderEnum as Order,
     };
-    docker::ServiceSpecUpdateConfig {
+    let mut update = docker::ServiceSpecUpdateConfig {
         parallelism: Some(dice.between(0, 3) as i64),
         delay: dice.chance(300).then(|| dice.between(1, 10) as i64 * SECOND),
         failure_action: Some(if dice.chance(500) { Action::CONTINUE } else { Action::PAUSE }),
         max_failure_ratio: dice.chance(300).then_some(0.3),
         order: Some(if dice.chance(400) { Order::START_FIRST } else { Order::STOP_FIRST }),
         ..Default::default()
+    };
+    if config.broad.is_some() {
+        if dice.chance(400) {
+            update.failure_action = Some(Action::ROLLBACK);
+        }
+        update.max_failure_ratio = ratio(dice);
+        update.monitor = monitor(dice);
     }
+    update
 }
 
-fn endpoint(dice: &mut Dice) -> docker::EndpointSpec {
+fn endpoint(config: &Config, dice: &mut Dice) -> docker::EndpointSpec {
+    if config.broad.is_some() && dice.chance(200) {
+        return docker::EndpointSpec {
+            ports: Some(vec![docker::EndpointPortConfig {
+                target_port: Some(80),
+                // Few, so that services want the same.
+                published_port: Some(9_000 + dice.below(2) as i64),
+                publish_mode: Some(docker::EndpointPortConfigPublishModeEnum::HOST),
+                ..Default::default()
+            }]),
+            ..Default::default()
+        };
+    }
+    let few = if config.broad.is_some() { 2 } else { 6 };
     let port = |dice: &mut Dice| docker::EndpointPortConfig {
         target_port: Some(80),
         // Few, so that services want the same.
-        published_port: Some(if dice.chance(500) { 0 } else { 8_000 + dice.below(6) as i64 }),
+        published_port: Some(if dice.chance(500) { 0 } else { 8_000 + dice.below(few) as i64 }),
         ..Default::default()
     };
     let published = dice.chance(700);

@@ -1,5 +1,6 @@
 //! The simulated world: all hosts, what is between them, and the loop over events.
 use crate::{
+    PLAIN,
     client::Client,
     config::Config,
     dice::Dice,
@@ -66,7 +67,7 @@ pub(crate) struct Host {
 impl World {
     pub(crate) fn new(seed: u64, print: bool) -> World {
         let config = Config::of(seed);
-        let mut dice = Dice::new(seed);
+        let mut dice = Dice::new(seed & !PLAIN);
         let net = Net::new(config.net.clone(), dice.fork(), config.hosts + config.clients);
         let mut skews = dice.fork();
         let host = |_| Host {

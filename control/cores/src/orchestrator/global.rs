@@ -6,7 +6,10 @@ use super::{
     updater,
 };
 use crate::filters;
-use shoal_model::{Availability, MadeBy, Node, Service, Task, TaskState};
+use shoal_model::{
+    Availability, MadeBy, Node, Service, Task, TaskState,
+    bugs::{self, Bug},
+};
 
 pub(super) fn reconcile<'a>(plan: &mut Plan<'a>, service: &'a Service) {
     let mut slots = slots::of(plan, service);
@@ -22,11 +25,13 @@ pub(super) fn reconcile<'a>(plan: &mut Plan<'a>, service: &'a Service) {
         let place = Place::Node(&node.id);
         let tasks = slots.get(&place).map(Vec::as_slice).unwrap_or_default();
         if is_invalid(node) || !may_run(plan, service, node) {
-            slots::live(tasks).for_each(|task| plan.retire(task));
+            if !bugs::active(Bug::KeepOnDrained) {
+                slots::live(tasks).for_each(|task| plan.retire(task));
+            }
         } else if node.availability == Availability::Pause {
             rest(plan, tasks);
         } else if tasks.is_empty() {
-            if !plan.is_full() {
+            if !plan.is_full() && !bugs::active(Bug::SkipNode) {
                 let (desired, not_before, made_by) = (TaskState::Running, plan.now, MadeBy::Scale);
                 plan.create(service, NewTask { place, node: None, desired, not_before, made_by });
             }

@@ -6,7 +6,10 @@ use super::{
     slots::{self, Slots, live},
     tend::{replacement, restart_at},
 };
-use shoal_model::{Availability, MadeBy, NodeState, Service, Task, TaskState};
+use shoal_model::{
+    Availability, MadeBy, NodeState, Service, Task, TaskState,
+    bugs::{self, Bug},
+};
 
 /// How far a place of a job is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,7 +41,8 @@ pub(super) fn replicated<'a>(
         }
     }
     let free = (0..total).map(Place::Slot).filter(|place| taken.binary_search(place).is_err());
-    let most = usize::try_from(concurrent.saturating_sub(under_way)).unwrap_or(usize::MAX);
+    let more = u64::from(bugs::active(Bug::ExceedConcurrent));
+    let most = usize::try_from((concurrent + more).saturating_sub(under_way)).unwrap_or(usize::MAX);
     for place in free.take(most.min(plan.room())) {
         create(plan, service, place);
     }
@@ -104,12 +108,17 @@ fn tend<'a>(
     place: Place<'a>,
     slot: &[&'a Task],
 ) -> Option<Progress> {
-    if slot.iter().any(|t| is_done(t)) {
+    if slot.iter().any(|t| is_done(t)) && !bugs::active(Bug::RunAgain) {
+        // One that took over from a task that was lost, and ended well after all.
+        let needless = live(slot).filter(|t| !t.status.state.is_terminal());
+        needless.for_each(|task| plan.retire(task));
         return Some(Progress::Done);
     }
     let Some(task) = live(slot).next() else {
         let last = slot.first()?;
-        if restart::ended_by_itself(last) && !restart::wanted(service, last, slot) {
+        // A node that was not to run it for a while begins anew; a slot is given up for good.
+        let anew = matches!(place, Place::Node(_)) && !restart::ended_by_itself(last);
+        if !anew && !restart::wanted(service, last, slot) {
             return Some(Progress::GivenUp);
         }
         let not_before = restart_at(plan, last);

@@ -1,7 +1,9 @@
 //! When a task that ended is run again.
 use crate::spec::nanos;
 use shoal_model::{
-    MadeBy, Service, Task, TaskState, docker::TaskSpecRestartPolicyConditionEnum as Condition,
+    MadeBy, Service, Task, TaskState,
+    bugs::{self, Bug},
+    docker::TaskSpecRestartPolicyConditionEnum as Condition,
 };
 use std::time::Duration;
 
@@ -37,7 +39,7 @@ pub(super) fn wanted(service: &Service, last: &Task, slot: &[&Task]) -> bool {
         Some(Condition::NONE) => return false,
         Some(Condition::ON_FAILURE) if complete => return false,
         // A job that has been done is not done again.
-        _ if complete && service.mode().is_job() => return false,
+        _ if complete && service.mode().is_job() => return bugs::active(Bug::RunAgain),
         _ => {}
     }
     let limit = max_attempts(last);

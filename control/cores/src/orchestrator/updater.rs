@@ -245,7 +245,7 @@ fn too_many_failures<'a>(
     status: &UpdateStatus,
     mine: &[&'a Task],
 ) -> Option<&'a Task> {
-    if how.action == Action::Continue {
+    if how.action == Action::Continue || bugs::active(Bug::IgnoreFailures) {
         return None;
     }
     let failed = |t: &&Task| {
@@ -270,12 +270,13 @@ fn fail(
 ) {
     let because = format!("due to failure or early termination of task {}", task.id);
     let pause = |state, message| UpdateStatus { state, message, ..status.clone() };
-    if status.is_rollback() {
+    let again = bugs::active(Bug::RollBackTwice);
+    if status.is_rollback() && !again {
         let message = format!("rollback paused {because}");
         return keep(plan, service, pause(UpdateState::RollbackPaused, message));
     }
     let message = format!("update rolled back {because}");
-    let back = (how.action == Action::Rollback)
+    let back = (how.action == Action::Rollback || again)
         .then(|| revision::rolled_back_by_itself(service, message, plan.now))
         .flatten();
     match back {

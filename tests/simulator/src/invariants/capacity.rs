@@ -1,6 +1,6 @@
 //! A task is given only to a node that may take it: ready, active, with room, as the constraints say,
 //! below the most replicas. Written anew, without the scheduler's own functions.
-use super::{Invariant, Step, Verdict};
+use super::{Invariant, Step, Verdict, generic, host_ports};
 use crate::log::Author;
 use shoal_model::{Availability, Node, NodeState, Role, State, Task, TaskState};
 
@@ -16,7 +16,8 @@ impl Invariant for Capacity {
             return Ok(());
         }
         for (old, task) in step.tasks_put() {
-            let placed = old.is_some_and(|o| o.node_id.is_none()) && task.node_id.is_some();
+            let placed = old.is_some_and(|o| o.status.state < TaskState::Assigned)
+                && task.status.state == TaskState::Assigned;
             let Some(node) = task.node_id.as_ref().and_then(|n| step.state.nodes.get(n)) else {
                 continue;
             };
@@ -51,7 +52,9 @@ pub(super) fn refusal(
     if node.overlay.address.is_none() {
         return Some("it has no address".to_owned());
     }
-    let living = || state.tasks_of_node(&node.id).filter(|t| !t.status.state.is_terminal());
+    // One that has its node from the beginning takes room when the scheduler agreed.
+    let seated = |t: &&Task| t.status.state >= TaskState::Assigned && !t.status.state.is_terminal();
+    let living = || state.tasks_of_node(&node.id).filter(seated);
     let own = |f: fn(&Task) -> i64| if placed { 0 } else { f(task) };
     for (what, of, has) in [
         ("processors", cpus as fn(&Task) -> i64, node.description.as_ref().map(|d| d.nano_cpus)),
@@ -67,6 +70,15 @@ pub(super) fn refusal(
         if !satisfied(node, constraint) {
             return Some(format!("not {constraint}"));
         }
+    }
+    // Those that are placed have theirs: see the invariants of their own.
+    let ports = host_ports::asked(state, task);
+    let taken = |t: &Task| t.host_ports.iter().any(|p| ports.contains(&p.port));
+    if !placed && living().any(taken) {
+        return Some("a port is taken".to_owned());
+    }
+    if !placed && !generic::has_room(state, task, node) {
+        return Some("too few generic resources are left".to_owned());
     }
     let most = placement.and_then(|p| p.max_replicas).filter(|max| *max > 0);
     let wanted = |t: &&Task| {
@@ -90,7 +102,7 @@ fn memory(task: &Task) -> i64 {
 }
 
 /// The constraints the workload uses.
-fn satisfied(node: &Node, constraint: &str) -> bool {
+pub(super) fn satisfied(node: &Node, constraint: &str) -> bool {
     let zone = node.labels.get("zone").map_or("", String::as_str);
     let hostname = node.description.as_ref().map_or("", |d| d.hostname.as_str());
     match constraint {

@@ -1,12 +1,14 @@
 //! In the end the cluster is as it was asked to be, everywhere.
-use super::{capacity, replicas, slots};
+use super::{capacity, global, may_be_current, places, slots};
 use crate::{
     node::{ContainerState, Image},
     world::World,
 };
 use shoal_cores::assignment;
-use shoal_model::{Node, NodeState, Service, State, Task, TaskState, Timestamp};
-use std::collections::{BTreeMap, BTreeSet};
+use shoal_model::{
+    Availability, Mode, Node, NodeState, Service, State, Task, TaskState, Timestamp, UpdateState,
+};
+use std::collections::BTreeSet;
 
 impl World {
     /// Whether it is as asked for; `Ok(true)` when some service never rests, as its tasks end by
@@ -69,39 +71,83 @@ impl World {
     }
 }
 
-/// Every slot has its task, running or with a reason why not.
+/// Every place has its task, running or with a reason why not. `Ok(true)`: it never rests.
 fn service_is_as_asked(state: &State, service: &Service) -> Result<bool, String> {
     let name = service.name();
-    let mut slots: BTreeMap<u64, Vec<&Task>> = BTreeMap::new();
-    for task in state.tasks_of_service(&service.id) {
-        slots.entry(task.slot).or_default().push(task);
-    }
-    if slots.len() as u64 != replicas(service) {
-        return Err(format!("{name} has {} slots of {}", slots.len(), replicas(service)));
-    }
-    let mut restless = false;
-    for (slot, tasks) in slots {
-        let wanted: Vec<&Task> =
-            tasks.iter().copied().filter(|t| t.desired <= TaskState::Running).collect();
-        let here = format!("slot {slot} of {name}");
-        restless |= tasks.iter().any(|t| image(t) == Image::Once);
-        match wanted[..] {
-            [] if tasks.iter().any(|t| slots::may_give_up(t, Timestamp(i64::MAX))) => {}
-            [] => return Err(format!("{here} has no task")),
-            [task] => task_is_well(state, task).map_err(|e| format!("{here}: {e}"))?,
-            // The update of a `start-first` service cannot go on: the old task does.
-            [a, b] => {
-                let waits = |t: &Task| t.status.state < TaskState::Assigned;
-                if !(waits(a) || waits(b)) {
-                    return Err(format!("{here} has two tasks"));
-                }
-                task_is_well(state, a)?;
-                task_is_well(state, b)?;
+    let places = places(state, service);
+    match service.mode() {
+        Mode::Replicated { replicas } => {
+            if places.len() as u64 != replicas {
+                return Err(format!("{name} has {} slots of {replicas}", places.len()));
             }
-            _ => return Err(format!("{here} has {} tasks", wanted.len())),
+            for (slot, tasks) in &places {
+                is_up_to_date(service, tasks)?;
+                place_is_well(state, tasks).map_err(|e| format!("slot {slot} of {name}: {e}"))?;
+            }
+        }
+        Mode::ReplicatedJob { .. } | Mode::GlobalJob => {
+            // What is left to do has a reason: jobs' own invariant says that it is tried.
+            for (place, tasks) in &places {
+                let living =
+                    tasks.iter().filter(|t| slots::is_wanted(t) && !t.status.state.is_terminal());
+                for task in living {
+                    let ends = matches!(image(task), Image::Task | Image::Moody | Image::Once);
+                    if ends && task.status.state >= TaskState::Assigned {
+                        return Err(format!("{} of place {place} of {name} is to end", task.id));
+                    }
+                    task_is_well(state, task).map_err(|e| format!("{place} of {name}: {e}"))?;
+                }
+            }
+            return Ok(false);
+        }
+        Mode::Global => {
+            for node in state.nodes.values() {
+                let tasks = places.get(node.id.as_str()).map(Vec::as_slice).unwrap_or_default();
+                let idle = !tasks.iter().any(|t| slots::is_wanted(t));
+                let may_be_idle =
+                    node.availability == Availability::Pause || !global::suits(service, node);
+                if !(idle && may_be_idle) {
+                    place_is_well(state, tasks)
+                        .map_err(|e| format!("{name} on {}: {e}", node.id))?;
+                }
+            }
         }
     }
-    Ok(restless)
+    Ok(places.values().flatten().any(|t| image(t) == Image::Once))
+}
+
+/// Where an update or a way back is complete, nothing is of another version.
+fn is_up_to_date(service: &Service, tasks: &[&Task]) -> Result<(), String> {
+    use UpdateState::{Completed, RollbackCompleted};
+    let state = service.update_status.as_ref().map(|u| u.state);
+    let old = |t: &&&Task| {
+        slots::is_wanted(t) && t.status.state == TaskState::Running && !may_be_current(service, t)
+    };
+    match tasks.iter().find(old) {
+        Some(task) if matches!(state, None | Some(Completed | RollbackCompleted)) => {
+            Err(format!("{} is of an older version, and the update is {state:?}", task.id))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn place_is_well(state: &State, tasks: &[&Task]) -> Result<(), String> {
+    let wanted: Vec<&Task> = tasks.iter().copied().filter(|t| slots::is_wanted(t)).collect();
+    match wanted[..] {
+        [] if tasks.iter().any(|t| slots::may_give_up(t, Timestamp(i64::MAX))) => Ok(()),
+        [] => Err("it has no task".to_owned()),
+        [task] => task_is_well(state, task),
+        // The update of a `start-first` service cannot go on: the old task does.
+        [a, b] => {
+            let waits = |t: &Task| t.status.state < TaskState::Assigned;
+            if !(waits(a) || waits(b)) {
+                return Err("it has two tasks".to_owned());
+            }
+            task_is_well(state, a)?;
+            task_is_well(state, b)
+        }
+        _ => Err(format!("it has {} tasks", wanted.len())),
+    }
 }
 
 fn image(task: &Task) -> Image {
@@ -117,7 +163,10 @@ fn task_is_well(state: &State, task: &Task) -> Result<(), String> {
         TaskState::Running if task.desired == TaskState::Running => Ok(()),
         TaskState::New if !task.status.err.is_empty() => Ok(()),
         TaskState::Pending => {
-            let could = |n: &&Node| capacity::refusal(state, task, n, None).is_none();
+            let could = |n: &&Node| {
+                task.node_id.as_ref().is_none_or(|own| *own == n.id)
+                    && capacity::refusal(state, task, n, None).is_none()
+            };
             match state.nodes.values().find(could) {
                 Some(node) => Err(format!("{} waits, and {} could take it", task.id, node.id)),
                 None if task.status.err.is_empty() => {

@@ -1,5 +1,5 @@
 //! Ended tasks are kept only as far as history goes.
-use super::{Invariant, Rest, Step, Verdict};
+use super::{Invariant, Rest, Step, Verdict, place};
 use shoal_model::{Task, TaskState};
 use std::collections::BTreeMap;
 
@@ -22,14 +22,21 @@ impl Invariant for History {
             if service.update_status.as_ref().is_some_and(|u| u.in_progress()) {
                 continue; // its update counts what has failed
             }
-            let mut slots: BTreeMap<u64, Vec<&Task>> = BTreeMap::new();
+            let mut slots: BTreeMap<&str, Vec<&Task>> = BTreeMap::new();
             for task in state.tasks_of_service(&service.id) {
-                slots.entry(task.slot).or_default().push(task);
+                slots.entry(place(task)).or_default().push(task);
             }
             for (slot, tasks) in slots {
+                // What a job has done stays in its present iteration.
+                let done = |t: &&&Task| {
+                    t.status.state == TaskState::Complete
+                        && t.job_iteration.is_some()
+                        && t.job_iteration == service.iteration()
+                };
                 let ended = tasks
                     .iter()
-                    .filter(|t| t.status.state.is_terminal() && t.desired == TaskState::Shutdown);
+                    .filter(|t| t.status.state.is_terminal() && t.desired == TaskState::Shutdown)
+                    .filter(|t| !done(t));
                 let attempts = tasks
                     .iter()
                     .filter_map(|t| t.spec.restart_policy.as_ref().and_then(|p| p.max_attempts));
@@ -38,7 +45,7 @@ impl Invariant for History {
                 if ended > most {
                     let name = service.name();
                     return Err(format!(
-                        "slot {slot} of {name} keeps {ended} ended tasks, not {most}"
+                        "place {slot} of {name} keeps {ended} ended tasks, not {most}"
                     ));
                 }
             }

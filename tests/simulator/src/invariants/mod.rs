@@ -9,7 +9,12 @@ mod agreement;
 mod backends;
 mod capacity;
 mod convergence;
+mod failures;
+mod generic;
+mod global;
 mod history;
+mod host_ports;
+mod jobs;
 mod liveness;
 mod overlooked;
 mod ports;
@@ -30,7 +35,7 @@ use acknowledged::Acknowledged;
 use agreement::Agreement;
 use backends::Backends;
 use shoal_model::{
-    ApplyError, Change, Mode, NodeAssignment, Object, ObjectKind, Service, State, Task, TaskState,
+    ApplyError, Change, NodeAssignment, Object, ObjectKind, Service, State, Task, TaskState,
     Timestamp, UpdateStatus, docker,
 };
 use std::{collections::BTreeMap, rc::Rc};
@@ -78,12 +83,12 @@ impl Step<'_> {
         })
     }
 
-    /// Tasks of a slot but one, in the order they were made.
+    /// Tasks of a place but one, in the order they were made.
     pub(crate) fn others_of_slot(&self, task: &Task) -> Vec<&Task> {
         let mut others: Vec<&Task> = self
             .state
             .tasks_of_service(&task.service_id)
-            .filter(|t| t.slot == task.slot && t.id != task.id)
+            .filter(|t| t.slot == task.slot && place(t) == place(task) && t.id != task.id)
             .collect();
         others.sort_by_key(|t| self.tasks.get(&t.id).map(|f| f.order));
         others
@@ -133,9 +138,14 @@ impl Checks {
             Box::new(addresses::Addresses::default()),
             Box::new(ports::Ports),
             Box::new(capacity::Capacity),
+            Box::new(host_ports::HostPorts),
+            Box::new(generic::Generic),
             Box::new(slots::Slots),
+            Box::new(global::Global),
+            Box::new(jobs::Jobs::default()),
             Box::new(replacement::Replacement),
             Box::new(updates::Updates::default()),
+            Box::new(failures::Failures::default()),
             Box::new(restarts::Restarts { skew: config.skew }),
             Box::new(history::History),
         ];
@@ -350,13 +360,19 @@ fn starts_first(service: &Service) -> bool {
     }
 }
 
-/// Slots it is to have.
-fn replicas(service: &Service) -> u64 {
-    match service.mode() {
-        Mode::Replicated { replicas } => replicas,
-        // The workload has no other mode.
-        _ => 0,
+/// Where a task belongs: the number of its slot, or its node (global services and jobs). Its name says
+/// so for ever, whatever becomes of the service.
+fn place(task: &Task) -> &str {
+    task.name.split('.').nth(1).unwrap_or_default()
+}
+
+/// Tasks of a service by place, those told to go for good left out.
+fn places<'a>(state: &'a State, service: &Service) -> BTreeMap<&'a str, Vec<&'a Task>> {
+    let mut places: BTreeMap<&str, Vec<&Task>> = BTreeMap::new();
+    for task in state.tasks_of_service(&service.id).filter(|t| t.desired != TaskState::Remove) {
+        places.entry(place(task)).or_default().push(task);
     }
+    places
 }
 
 /// Whether a task of this version may be as the service wants it.
@@ -382,7 +398,7 @@ fn words(txn: &Txn) -> String {
             "task {} {}.{}v{} {:?}→{:?} on {}",
             t.id.get(..6).unwrap_or(&t.id),
             t.service_id.get(..4).unwrap_or_default(),
-            t.slot,
+            place(t),
             t.spec_version,
             t.status.state,
             t.desired,
@@ -392,11 +408,11 @@ fn words(txn: &Txn) -> String {
             format!("{} {:?} {:?}", n.id, n.status.state, n.availability)
         }
         Change::Put(Object::Service(s)) => format!(
-            "service {} {} v{} ×{} {}",
+            "service {} {} v{} {:?} {}",
             s.id.get(..4).unwrap_or_default(),
             s.name(),
             s.spec_version,
-            replicas(s),
+            s.mode(),
             s.update_status.as_ref().map_or("never updated".to_owned(), |u| format!(
                 "{:?} since {}",
                 u.state, u.began.0

@@ -1,10 +1,10 @@
-//! A slot has one task that is wanted, and while it is updated at most one of each version; at rest no
-//! slot is without one that should have it.
-use super::{Invariant, Rest, Step, Verdict, replicas, starts_first};
+//! A place (a slot, or a node of a global service) has one task that is wanted, and while it is updated
+//! at most one of each version; at rest no slot of a replicated service is without one that should have it.
+use super::{Invariant, Rest, Step, Verdict, place, places, starts_first};
 use shoal_model::{
-    Service, Task, TaskState, Timestamp, docker::TaskSpecRestartPolicyConditionEnum as Condition,
+    Mode, Service, Task, TaskState, Timestamp,
+    docker::TaskSpecRestartPolicyConditionEnum as Condition,
 };
-use std::collections::BTreeMap;
 
 pub(super) struct Slots;
 
@@ -22,8 +22,11 @@ impl Invariant for Slots {
                 let same = other.spec_version == task.spec_version;
                 if same && is_wanted(other) && !other.status.state.is_terminal() {
                     return Err(format!(
-                        "{} and {} are both wanted in slot {} of {}",
-                        other.id, task.id, task.slot, task.service_id
+                        "{} and {} are both wanted in place {} of {}",
+                        other.id,
+                        task.id,
+                        place(task),
+                        task.service_id
                     ));
                 }
             }
@@ -36,35 +39,38 @@ impl Invariant for Slots {
     }
 }
 
-fn is_wanted(task: &Task) -> bool {
+pub(super) fn is_wanted(task: &Task) -> bool {
     task.desired <= TaskState::Running
 }
 
 fn at_rest(rest: &Rest<'_>, service: &Service) -> Verdict {
-    let (state, facts) = (rest.state, rest.tasks);
-    let mut slots: BTreeMap<u64, Vec<&Task>> = BTreeMap::new();
-    for task in state.tasks_of_service(&service.id).filter(|t| t.desired != TaskState::Remove) {
-        slots.entry(task.slot).or_default().push(task);
+    let Mode::Replicated { replicas } = service.mode() else { return Ok(()) };
+    let slots = places(rest.state, service);
+    if slots.len() as u64 != replicas {
+        return Err(format!("{} has {} slots, not {replicas}", service.name(), slots.len()));
     }
+    slots.iter().try_for_each(|(slot, tasks)| has_its_task(rest, service, slot, tasks))
+}
+
+/// A place has one task that is wanted, or a reason to have none.
+pub(super) fn has_its_task(
+    rest: &Rest<'_>,
+    service: &Service,
+    place: &str,
+    tasks: &[&Task],
+) -> Verdict {
     let name = service.name();
-    if slots.len() as u64 != replicas(service) {
-        return Err(format!("{name} has {} slots, not {}", slots.len(), replicas(service)));
+    let wanted = tasks.iter().filter(|t| is_wanted(t) && !t.status.state.is_terminal()).count();
+    if wanted > 1 && !starts_first(service) {
+        return Err(format!("{wanted} tasks are wanted in place {place} of {name}"));
     }
-    for (slot, tasks) in slots {
-        let wanted = tasks.iter().filter(|t| is_wanted(t) && !t.status.state.is_terminal()).count();
-        if wanted > 1 && !starts_first(service) {
-            return Err(format!("{wanted} tasks are wanted in slot {slot} of {name}"));
-        }
-        let newest = tasks.iter().max_by_key(|t| facts.get(&t.id).map(|f| f.order));
-        let Some(newest) = newest else { continue };
-        // The one that waits need not be the newest: a rollback may have stopped that.
-        let waits = tasks.iter().any(|t| waits(t, rest.now));
-        if wanted == 0 && !waits && !may_give_up(newest, rest.now) {
-            let state = newest.status.state;
-            return Err(format!(
-                "no task is wanted in slot {slot} of {name}; its last is {state:?}"
-            ));
-        }
+    let newest = tasks.iter().max_by_key(|t| rest.tasks.get(&t.id).map(|f| f.order));
+    let Some(newest) = newest else { return Err(format!("place {place} of {name} has no task")) };
+    // The one that waits need not be the newest: a rollback may have stopped that.
+    let waits = tasks.iter().any(|t| waits(t, rest.now));
+    if wanted == 0 && !waits && !may_give_up(newest, rest.now) {
+        let state = newest.status.state;
+        return Err(format!("no task is wanted in place {place} of {name}; its last is {state:?}"));
     }
     Ok(())
 }
@@ -84,7 +90,7 @@ pub(super) fn may_give_up(task: &Task, now: Timestamp) -> bool {
 
 /// Whether the task ended before its own delay was over, by the clock of whoever leads now: it is
 /// followed only after that.
-fn waits(task: &Task, now: Timestamp) -> bool {
+pub(super) fn waits(task: &Task, now: Timestamp) -> bool {
     let by_itself =
         matches!(task.status.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
     by_itself && is_wanted(task) && now < task.not_before

@@ -2,11 +2,11 @@
 //!
 //! | from → to | owner |
 //! |---|---|
-//! | nothing → `New`; the desired state; removal; → `Orphaned`, → `Rejected` by its node's change | orchestrator |
+//! | nothing → `New`, with its node where that is its place; the desired state; removal; → `Orphaned`, → `Rejected` by its node's change | orchestrator |
 //! | `New` → `Pending` | allocator |
 //! | `Pending` → `Assigned`, with the node | scheduler |
 //! | → `Accepted` … `Rejected` | the task's node |
-use super::{Invariant, Step, Verdict};
+use super::{Invariant, Step, Verdict, place};
 use crate::log::Author;
 use shoal_model::{Change, ObjectKind, Task, TaskState};
 
@@ -20,7 +20,7 @@ impl Invariant for Transitions {
     fn applied(&mut self, step: &Step<'_>) -> Verdict {
         for (old, new) in step.tasks_put() {
             match old {
-                None => made(&step.txn.author, new)?,
+                None => made(step, new)?,
                 Some(old) => changed(&step.txn.author, old, new)?,
             }
         }
@@ -35,9 +35,14 @@ impl Invariant for Transitions {
     }
 }
 
-fn made(author: &Author, task: &Task) -> Verdict {
+fn made(step: &Step<'_>, task: &Task) -> Verdict {
+    let author = &step.txn.author;
+    let service = step.state.services.get(&task.service_id);
+    // Where a node is the place, a task has it from the beginning.
+    let by_node = service.is_some_and(|s| s.mode().is_global());
+    let node = by_node.then(|| place(task));
     let fresh = task.status.state == TaskState::New
-        && task.node_id.is_none()
+        && (task.node_id.as_deref() == node || service.is_none())
         && task.networks.is_empty()
         && task.desired <= TaskState::Running;
     match *author == Author::Orchestrator && fresh {

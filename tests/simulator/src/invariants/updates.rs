@@ -1,8 +1,10 @@
 //! An update replaces no more slots at a time than it may, and stops the old task first or last as it
 //! was told.
-use super::{Invariant, Step, Verdict, may_be_current, may_be_lost, starts_first};
+use super::{Invariant, Step, Verdict, global, may_be_current, may_be_lost, place, starts_first};
 use crate::log::Author;
-use shoal_model::{Change, Object, ObjectKind, Service, Task, TaskState, Timestamp, UpdateStatus};
+use shoal_model::{
+    Change, Mode, Object, ObjectKind, Service, State, Task, TaskState, Timestamp, UpdateStatus,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Slots of each service whose new task does not run yet.
@@ -16,8 +18,8 @@ struct Open {
     /// Version of the specification, and when its update was begun: a change of anything cancels an
     /// update, and the next one does not count what it left.
     update: (u64, Option<Timestamp>),
-    /// Slot and its new task.
-    slots: BTreeMap<u64, String>,
+    /// Place and its new task.
+    slots: BTreeMap<String, String>,
 }
 
 impl Invariant for Updates {
@@ -46,6 +48,8 @@ impl Invariant for Updates {
             let known = |s: &&Service| s.meta.version <= step.txn.read;
             let service = step.state.services.get(&task.service_id).filter(known);
             match (old, service) {
+                // Every update of a job is another run.
+                (_, Some(service)) if service.mode().is_job() => {}
                 (None, Some(service)) => self.begun(step, service, task)?,
                 (Some(old), Some(service)) => stopped(step, service, old, task)?,
                 (_, None) => {}
@@ -76,11 +80,11 @@ impl Updates {
         if task.spec_version != service.spec_version || !replaces {
             return Ok(());
         }
-        open.slots.insert(task.slot, task.id.clone());
+        open.slots.insert(place(task).to_owned(), task.id.clone());
         let most = parallelism(service);
         match most {
             Some(most) if open.slots.len() as u64 > most => Err(format!(
-                "slots {:?} of {} are updated at a time, not {most}",
+                "places {:?} of {} are updated at a time, not {most}",
                 open.slots.keys().collect::<BTreeSet<_>>(),
                 service.name()
             )),
@@ -106,13 +110,20 @@ fn parallelism(service: &Service) -> Option<u64> {
     u64::try_from(asked).ok().filter(|n| *n > 0)
 }
 
+/// Whether a global service gives the task's node up.
+fn leaves(state: &State, service: &Service, task: &Task) -> bool {
+    let node = task.node_id.as_ref().and_then(|id| state.nodes.get(id));
+    service.mode() == Mode::Global && node.is_none_or(|node| !global::suits(service, node))
+}
+
 /// With `start-first` a task that is well is stopped only when a new one runs in its slot.
 fn stopped(step: &Step<'_>, service: &Service, old: &Task, new: &Task) -> Verdict {
     let by_update = old.desired <= TaskState::Running
         && new.desired == TaskState::Shutdown
         && old.status.state == TaskState::Running
         && !may_be_current(service, old)
-        && !may_be_lost(step.state, old, step.txn.read);
+        && !may_be_lost(step.state, old, step.txn.read)
+        && !leaves(step.state, service, old);
     if !by_update || !starts_first(service) {
         return Ok(());
     }

@@ -43,6 +43,11 @@ impl World {
             architecture: "x86_64".to_owned(),
             nano_cpus,
             memory_bytes,
+            generic_resources: self
+                .config
+                .broad
+                .as_ref()
+                .map_or_else(Vec::new, |b| b.generic[host].clone()),
             ..NodeDescription::default()
         });
         node.overlay.public_key = Some(format!("key-{}", node.id));

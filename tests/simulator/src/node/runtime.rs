@@ -41,11 +41,22 @@ pub(crate) enum Image {
     Once,
     /// Takes long to start.
     Slow,
+    /// A job's: ends with success, soon enough for a calm cluster to see it.
+    Task,
+    /// A job's: as `Task`, but every other time it fails; only while there are faults.
+    Moody,
 }
 
 impl Image {
-    pub(crate) const ALL: [Image; 5] =
-        [Image::Stable, Image::Flaky, Image::Broken, Image::Once, Image::Slow];
+    pub(crate) const ALL: [Image; 7] = [
+        Image::Stable,
+        Image::Flaky,
+        Image::Broken,
+        Image::Once,
+        Image::Slow,
+        Image::Task,
+        Image::Moody,
+    ];
 
     pub(crate) fn word(self) -> &'static str {
         match self {
@@ -54,6 +65,8 @@ impl Image {
             Image::Broken => "broken",
             Image::Once => "once",
             Image::Slow => "slow",
+            Image::Task => "task",
+            Image::Moody => "moody",
         }
     }
 
@@ -67,6 +80,11 @@ impl Image {
         match self {
             Image::Flaky if !calm => Some((dice.spread(100 * MS + gap / 4, 5 * MINUTE + gap), 1)),
             Image::Once => Some((dice.spread(SEC + gap / 4, MINUTE + gap), 0)),
+            Image::Task => Some((dice.spread(SEC, gap.clamp(10 * SEC, MINUTE)), 0)),
+            Image::Moody => {
+                let fails = !calm && dice.chance(500);
+                Some((dice.spread(SEC, gap.clamp(10 * SEC, MINUTE)), i64::from(fails)))
+            }
             _ => None,
         }
     }

@@ -253,3 +253,42 @@ fn a_global_job_begins_on_no_node_that_is_paused_or_not_ready() {
     world.run();
     assert_eq!(world.running("job").len(), 5);
 }
+
+#[test]
+fn a_slot_whose_lost_task_ended_well_after_all_is_done_whatever_history_keeps() {
+    for limit in [0, 1, 5] {
+        let mut world = job(1, 2, None);
+        world.set_cluster(|c| {
+            let limit = SwarmSpecOrchestration { task_history_retention_limit: Some(limit) };
+            c.spec.orchestration = Some(limit);
+        });
+        let lost = world.running("job")[0].clone();
+        let node = lost.node_id.clone().unwrap();
+        world.set_node(&node, |n| n.status.state = NodeState::Down);
+        world.run();
+        world.pass(60_000);
+        world.run();
+        let other = world.running("job").into_iter().find(|t| t.id != lost.id).unwrap().clone();
+        assert_eq!(other.slot, 0);
+        world.set_node(&node, |n| n.status.state = NodeState::Ready);
+        world.end(&lost.id, TaskState::Complete);
+        world.run();
+        world.pass(3_600_000);
+        world.run();
+        assert_eq!(slots(&world.running("job")), [1], "limit {limit}: slot 0 is done");
+        assert_eq!(complete(&world), 1, "limit {limit}");
+    }
+}
+
+#[test]
+fn a_slot_whose_lost_task_is_not_followed_stays_given_up_and_the_others_go_on() {
+    let mut world = job(1, 2, Some(policy(Condition::NONE, 0)));
+    let lost = world.running("job")[0].clone();
+    let node = lost.node_id.clone().unwrap();
+    world.set_node(&node, |n| n.availability = Availability::Drain);
+    for _ in 0..3 {
+        world.run();
+        world.pass(60_000);
+    }
+    assert_eq!(slots(&world.running("job")), [1], "one at a time");
+}
