@@ -447,12 +447,24 @@ impl State {
                 self.claims.follow_network(self.networks.get(&o.id), Some(&o));
                 self.networks.insert(o.id.clone(), o);
             }
-            Object::Service(o) => {
+            Object::Service(mut o) => {
+                self.note_beginning(&mut o, now);
                 self.claims.follow_service(self.services.get(&o.id), Some(&o));
                 self.services.insert(o.id.clone(), o);
             }
         }
         self.room = Room(index);
+    }
+
+    /// An update begins on the managers' clock, as its tasks are made on it: its proposer's own may be
+    /// behind, and tasks of an earlier update would be taken for this one's.
+    fn note_beginning(&self, service: &mut Service, now: Timestamp) {
+        let present = self.services.get(&service.id).and_then(|s| s.update_status.as_ref());
+        if let Some(status) = &mut service.update_status
+            && present.is_none_or(|present| present.began != status.began)
+        {
+            status.began = now;
+        }
     }
 
     fn put_task(&mut self, mut task: Arc<Task>, index: u64, now: Timestamp) {

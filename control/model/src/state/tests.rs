@@ -1,5 +1,8 @@
 use super::*;
-use crate::task::{TaskState, TaskStatus};
+use crate::{
+    UpdateState, UpdateStatus,
+    task::{TaskState, TaskStatus},
+};
 
 fn task(id: &str, spec_version: u64, image: &str) -> Task {
     Task {
@@ -93,6 +96,30 @@ fn what_is_made_later_never_looks_older_whatever_the_clocks_say() {
     }
     let made: Vec<i64> = state.networks.values().map(|n| n.meta.created.0).collect();
     assert_eq!(made, [100, 101, 102, 200]);
+}
+
+#[test]
+fn an_update_begins_no_earlier_than_what_was_made_before_it_and_keeps_its_beginning() {
+    let mut state = State::default();
+    put(&mut state, [task("earlier", 1, "x")]);
+    let earlier = state.tasks["earlier"].meta.created;
+    let mut service = Service::new("web".to_owned(), Default::default(), Timestamp(3));
+    service.update_status = Some(UpdateStatus::begin(UpdateState::Updating, "", Timestamp(3)));
+    let put = |state: &mut State, service: &Service, now| {
+        let changes = vec![Change::Put(Object::Service(service.clone()))];
+        state.apply(state.version + 1, Timestamp(now), changes).unwrap();
+        state.services["web"].clone()
+    };
+    // Its proposer's clock is behind that of the one before.
+    service = put(&mut state, &service, 3);
+    let began = service.update_status.as_ref().unwrap().began;
+    assert!(began > earlier, "{began:?}");
+    service.update_status.as_mut().unwrap().slots = Some(2);
+    service = put(&mut state, &service, 50);
+    assert_eq!(service.update_status.as_ref().unwrap().began, began);
+    service.update_status = Some(UpdateStatus::begin(UpdateState::Updating, "", Timestamp(99)));
+    service = put(&mut state, &service, 99);
+    assert_eq!(service.update_status.unwrap().began, Timestamp(99));
 }
 
 #[test]

@@ -22,13 +22,22 @@ pub(super) struct Failures {
 struct Way {
     /// Version of the specification, and when it was begun.
     key: (u64, Option<Timestamp>),
-    /// Failed tasks, and the version that tells of it.
-    failed: BTreeMap<String, u64>,
+    /// Failed tasks.
+    failed: BTreeMap<String, Failed>,
+}
+
+/// From which version on a failure is there, and from which it is not any more: a decision counts what
+/// there was in the version it read.
+struct Failed {
+    told: u64,
+    gone: Option<u64>,
 }
 
 impl Way {
-    fn forget(&mut self, task: &str) {
-        self.failed.remove(task);
+    fn forget(&mut self, task: &str, version: u64) {
+        if let Some(failed) = self.failed.get_mut(task) {
+            failed.gone.get_or_insert(version);
+        }
     }
 }
 
@@ -99,7 +108,7 @@ impl Invariant for Failures {
             match change {
                 Change::Delete(ObjectKind::Service, id) => drop(self.of.remove(id)),
                 Change::Delete(ObjectKind::Task, id) => {
-                    self.of.values_mut().for_each(|way| way.forget(id));
+                    self.of.values_mut().for_each(|way| way.forget(id, step.state.version));
                 }
                 _ => {}
             }
@@ -111,9 +120,10 @@ impl Invariant for Failures {
                 *way = Way { key: key(service), failed: BTreeMap::new() };
             }
             if task.desired == TaskState::Remove {
-                way.failed.remove(&task.id);
+                way.forget(&task.id, step.state.version);
             } else if has_failed(service, task) {
-                way.failed.entry(task.id.clone()).or_insert(step.state.version);
+                let failed = Failed { told: step.state.version, gone: None };
+                way.failed.entry(task.id.clone()).or_insert(failed);
             }
         }
         Ok(())
@@ -153,7 +163,8 @@ impl Failures {
     /// Failures of the service's present way that one knows of who read version `read`.
     fn failed(&self, service: &Service, read: u64) -> usize {
         let way = self.of.get(&service.id).filter(|way| way.key == key(service));
-        way.map_or(0, |way| way.failed.values().filter(|at| **at <= read).count())
+        let there = |f: &&Failed| f.told <= read && f.gone.is_none_or(|gone| gone > read);
+        way.map_or(0, |way| way.failed.values().filter(there).count())
     }
 
     fn is_as_asked(&self, step: &Step<'_>) -> Verdict {
