@@ -3,8 +3,9 @@
 //! openraft sends entries to the other managers only once they are said to be in the leader's own log. A
 //! leader therefore says so at once ([`Writer::later`]), and both disks write at the same time. What was
 //! said too early is made good where it would be seen: nothing is applied, and so acknowledged, and nobody
-//! is told that it is committed before it is on the leader's disk, too ([`Written`]). A leader that dies before that has simply never had the entry: it asks for
-//! votes without it, and never leads on in the term it lost the entry in (`Log::read_vote`).
+//! is told that it is committed before it is on the leader's disk, too ([`Written`]). A leader that dies
+//! before that has simply never had the entry: it asks for votes without it, and never leads on in the term
+//! it lost the entry in (`Log::read_vote`).
 
 use crate::{
     disk::{Disk, blocking},

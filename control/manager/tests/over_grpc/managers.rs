@@ -6,8 +6,8 @@ use shoal_identity::{NodeCertificate, client_config, connect, peer_config};
 use shoal_manager::{InitRequest, Manager, ManagerConfig};
 use shoal_model::{ErrorKind, NodeState, Role, docker};
 use shoal_rpc::{
-    Bearings, ManagersListRequest, RaftRequest, managers_client::ManagersClient,
-    raft_client::RaftClient,
+    Bearings, ManagersListRequest, RaftAppend, RaftRequest, managers_client::ManagersClient,
+    raft_appended::Answer, raft_client::RaftClient,
 };
 use std::{
     net::{SocketAddr, TcpListener},
@@ -15,7 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 /// Listens and is reached at a port of its own.
@@ -186,6 +190,16 @@ async fn demotion_takes_the_vote_first_and_never_the_last_or_the_deciding_one() 
     let id = third.node_id().to_owned();
     let refused = first.control().remove_node(&id, true).await.unwrap_err();
     assert!(refused.message.contains("must be demoted to worker before removal"), "{refused}");
+    // It has a stream of log entries open, on which it is listened to.
+    let tls = peer_config(&third.certificate(), first.node_id()).unwrap();
+    let channel = connect(first.listening(), tls).await.unwrap();
+    let (entries, waiting) = mpsc::channel(1);
+    let stream = RaftClient::new(channel).appends(ReceiverStream::new(waiting)).await.unwrap();
+    let mut stream = stream.into_inner();
+    entries.send(RaftAppend { body: Vec::new() }).await.unwrap();
+    let answer = stream.message().await.unwrap().unwrap().answer.unwrap();
+    assert!(matches!(&answer, Answer::Refused(why) if why.contains("append")), "{answer:?}");
+
     let demote = role(docker::NodeSpecRoleEnum::WORKER);
     second.control().update_node(&id, version(first, &id), demote.clone()).await.unwrap();
     let members = || first.store().members().iter().map(|m| m.node_id.clone()).collect::<Vec<_>>();
@@ -197,6 +211,9 @@ async fn demotion_takes_the_vote_first_and_never_the_last_or_the_deciding_one() 
     let channel = connect(first.listening(), tls).await.unwrap();
     let vote = RaftRequest { kind: "vote".to_owned(), body: Vec::new() };
     let refused = RaftClient::new(channel).call(vote).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    entries.send(RaftAppend { body: Vec::new() }).await.unwrap();
+    let refused = stream.message().await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
 
     // Promoted again, with the same store; then it is gone, and the second may not go too.
