@@ -196,7 +196,7 @@ impl World {
             self.agents[host].joining = false;
         } else {
             self.expect_node(m, &id);
-            let node = Change::Put(Object::Node(self.new_node(host, id)));
+            let node = Change::Put(Object::Node(Box::new(self.new_node(host, id))));
             self.propose(m, Author::Manager, vec![node], Waiter::Nobody);
         }
     }
