@@ -5,8 +5,8 @@ use crate::{
     spec::{attachments, network_of, uses_vip},
 };
 use shoal_model::{
-    Change, EndpointState, NetAddresses, Object, ObjectKind, Service, State, Task, TaskState,
-    Timestamp, docker, port_wishes,
+    Change, EndpointState, NetAddresses, Network, NodeState, Object, ObjectKind, Service, State,
+    Task, TaskState, Timestamp, docker, port_wishes,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,10 +74,21 @@ impl Allocator {
         let Some(ingress) = state.ingress() else { return Vec::new() };
         let mut changes = Vec::new();
         for node in self.nodes.iter().filter_map(|id| without(id)) {
-            let Some(address) = pools.take(&ingress.id, Vec::new()) else { break };
-            let mut node = node.clone();
-            node.overlay.address = Some(address.v4);
-            changes.push(Change::Put(Object::Node(Box::new(node))));
+            let mut new = node.clone();
+            match pools.take(&ingress.id, Vec::new()) {
+                Some(address) => {
+                    new.overlay.address = Some(address.v4);
+                    if new.status.message == without_address(ingress) {
+                        new.status.message.clear();
+                    }
+                }
+                // A node that is down says why; this is said when it is back.
+                None if node.status.state == NodeState::Down => continue,
+                None => new.status.message = without_address(ingress),
+            }
+            if new != *node {
+                changes.push(Change::Put(Object::Node(Box::new(new))));
+            }
         }
         changes
     }
@@ -106,6 +117,16 @@ impl Allocator {
         });
         endpoints
     }
+}
+
+/// Why a node takes no tasks, in its status.
+fn without_address(ingress: &Network) -> String {
+    format!(
+        "it takes no tasks: no address is left in network {} ({}), which needs one for each node; \
+         remove nodes, or form the swarm with a larger --default-addr-pool-mask-length",
+        ingress.name(),
+        ingress.subnet,
+    )
 }
 
 /// What the service is to have: what it has already, as far as it is still asked for, and the rest.

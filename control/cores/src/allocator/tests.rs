@@ -1,8 +1,11 @@
 use super::*;
 use crate::{SubnetError, allocate_subnet, check_ports, testing::World};
-use shoal_model::docker::{
-    EndpointPortConfig, EndpointSpec, EndpointSpecModeEnum, Ipam, IpamConfig, NetworkCreateRequest,
-    ServiceSpec,
+use shoal_model::{
+    Node,
+    docker::{
+        EndpointPortConfig, EndpointSpec, EndpointSpecModeEnum, Ipam, IpamConfig,
+        NetworkCreateRequest, ServiceSpec,
+    },
 };
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -323,4 +326,30 @@ fn a_service_that_asks_for_nothing_has_what_the_allocator_would_say() {
         assert_eq!(crate::free_endpoint(&service.spec), service.endpoint, "{name}");
     }
     assert_eq!(crate::free_endpoint(&world.of("attached").spec), None);
+}
+
+#[test]
+fn a_node_for_which_the_routing_mesh_has_no_address_says_so_until_it_has_one() {
+    let mut world = World::new();
+    // 10.0.0.0/24 without the network, the gateway and the broadcast.
+    let ids: Vec<String> = (0..254).map(|n| format!("n{n:03}")).collect();
+    ids.iter().for_each(|id| world.node(id));
+    world.settle();
+    let without: Vec<&Node> =
+        world.state.nodes.values().filter(|n| n.overlay.address.is_none()).collect();
+    assert_eq!(without.len(), 1);
+    let (id, message) = (without[0].id.clone(), &without[0].status.message);
+    assert!(message.contains("no address is left in network ingress (10.0.0.0/24)"), "{message}");
+    world.set_node(&id, |n| n.status.state = NodeState::Down);
+    world.set_node(&id, |n| n.status.message = "heartbeat failure".to_owned());
+    world.settle();
+    assert_eq!(world.state.nodes[&id].status.message, "heartbeat failure");
+    world.set_node(&id, |n| n.status.state = NodeState::Ready);
+    world.settle();
+    assert!(world.state.nodes[&id].status.message.starts_with("it takes no tasks"));
+    let other = ids.iter().find(|other| **other != id).unwrap();
+    world.apply(vec![Change::Delete(ObjectKind::Node, other.clone())]);
+    world.settle();
+    assert!(world.state.nodes[&id].overlay.address.is_some());
+    assert_eq!(world.state.nodes[&id].status.message, "");
 }

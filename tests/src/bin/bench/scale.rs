@@ -71,7 +71,7 @@ fn of(size: Size, managers: usize) -> anyhow::Result<Vec<Row>> {
     let before = Usage::of(&cluster, leader)?;
     say(&format!("{} nodes, no tasks: {:.0} MiB", size.nodes, before.rss_mib));
     let start = Instant::now();
-    load.create(&cluster)?;
+    load.create(&cluster, &agents)?;
     say(&format!("{} services created in {:.1} s", load.services, start.elapsed().as_secs_f64()));
     let wanted = load.tasks() as u64;
     let all_run = |p: &shoal_tests::Progress| p.running >= wanted;

@@ -3,12 +3,15 @@
 use super::Size;
 use anyhow::bail;
 use serde_json::{Value, json};
-use shoal_tests::{Cluster, WEB_IMAGE};
+use shoal_tests::{Agents, Cluster, WEB_IMAGE, patiently, wait_for};
 
 /// Tasks of a service.
 const REPLICAS: usize = 50;
 /// Services on a network: with their virtual addresses they fit into a /24.
 const ON_A_NETWORK: usize = 4;
+/// Tasks that are asked for and do not run yet, at most. All nodes are played by one process: with more on
+/// their way it is seconds behind, heartbeats too, and what is measured is how nodes are lost.
+const ON_THE_WAY: u64 = 1_000;
 
 /// What is to run.
 pub(super) struct Load {
@@ -24,9 +27,15 @@ impl Load {
         self.services * REPLICAS
     }
 
-    /// Creates it all, one service after another.
-    pub(super) fn create(&self, cluster: &Cluster) -> anyhow::Result<()> {
+    /// Creates it all, one service after another, as fast as the tasks begin.
+    pub(super) fn create(&self, cluster: &Cluster, agents: &Agents) -> anyhow::Result<()> {
         for index in 0..self.services {
+            let asked = (index * REPLICAS) as u64;
+            let room = || match asked.saturating_sub(agents.progress().running) {
+                waiting if waiting <= ON_THE_WAY => Ok(()),
+                waiting => bail!("{waiting} of {asked} do not run"),
+            };
+            wait_for("tasks to run", patiently(), room)?;
             let number = index / ON_A_NETWORK;
             let network = format!("net{number}");
             if index % ON_A_NETWORK == 0 {
