@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{filters, generic::Generic, spec::host_ports};
 use shoal_model::{
-    Load, MadeBy, Mode, Node, Service, State, Task, TaskState, UpdateStatus, docker,
+    Load, MadeBy, Mode, Node, Service, State, Task, TaskState, UpdateStatus,
+    bugs::{self, Bug},
+    docker,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -223,10 +225,11 @@ fn uneven<'h, 'a>(
     spread: &[&str],
 ) -> Option<(&'h Holder<'a>, &'h Holder<'a>)> {
     let sum = |group: &[&Holder<'_>]| group.iter().map(|h| h.tasks.len()).sum::<usize>();
+    let least_difference = LEAST_DIFFERENCE - usize::from(bugs::active(Bug::MoveForNothing));
     let Some((descriptor, rest)) = spread.split_first() else {
         let most = holders.iter().copied().max_by_key(|h| h.tasks.len())?;
         let least = holders.iter().copied().filter(|h| h.takes).min_by_key(|h| h.tasks.len())?;
-        let differ = most.tasks.len() >= least.tasks.len() + LEAST_DIFFERENCE;
+        let differ = most.tasks.len() >= least.tasks.len() + least_difference;
         return differ.then_some((most, least));
     };
     let mut groups: BTreeMap<&str, Vec<&Holder<'_>>> = BTreeMap::new();
@@ -236,7 +239,7 @@ fn uneven<'h, 'a>(
     let taking = groups.values().filter(|g| g.iter().any(|h| h.takes));
     let least = taking.min_by_key(|g| sum(g))?;
     let most = groups.values().max_by_key(|g| sum(g))?;
-    if sum(most) >= sum(least) + LEAST_DIFFERENCE {
+    if sum(most) >= sum(least) + least_difference {
         let from = most.iter().copied().max_by_key(|h| h.tasks.len())?;
         let to = least.iter().copied().filter(|h| h.takes).min_by_key(|h| h.tasks.len())?;
         return Some((from, to));
