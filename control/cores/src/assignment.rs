@@ -29,6 +29,9 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
         .map(|n| n.network_id.as_str())
         .collect();
     joined.extend(state.ingress().map(|n| n.id.as_str()));
+    if bugs::active(Bug::TellAllNetworks) {
+        joined.extend(state.networks.keys().map(String::as_str));
+    }
     let table = NodeTable {
         overlay: node.overlay.address,
         data_path_port: data_path_port(state, node),

@@ -45,7 +45,7 @@ pub use ports::{PortError, check_ports};
 pub use reports::{Report, accept};
 pub use rotation::{
     CrossSigner, MOST_RENEWING, Needed, RENEWAL_PATIENCE, RenewalStep, Renewals, RootChange,
-    RootPlan, RootRefusal, RootWish, all_renewed, finished, plan_root,
+    RootPlan, RootRefusal, RootWish, all_renewed, finished, plan_root, renewal_at,
 };
 pub use scheduler::{Descriptor as SpreadDescriptor, MOST_PLACED, Scheduler, schedule};
 pub use shoal_model::{PortWish, port_wishes};

@@ -96,12 +96,28 @@ bugs! {
     StateGoesBack,
     /// A report about another node's task is taken.
     ForeignReport,
+    /// A node is told of networks it has nothing on.
+    TellAllNetworks,
+    /// A task is moved where nodes differ by one alone.
+    MoveForNothing,
+    /// A rotation of the root ends though a node that is down has not renewed.
+    EndRotationEarly,
     /// What was wanted and refused is not looked at again.
     ForgetRefused,
     /// Services are not looked at when a node changes on which they have tasks.
     OverlookNode,
     /// A node that is silent is never noticed.
     DeafToSilence,
+
+    // Certificates, as the simulator models them.
+    /// A node that was removed is let in.
+    TrustRemovedNode,
+    /// A worker's certificate does for a manager's.
+    AcceptWorker,
+    /// A certificate is not renewed before it ends.
+    NeverRenew,
+    /// A node trusts the next root alone as soon as it hears of it.
+    TrustTooSoon,
 
     // The agent, as the simulator models it.
     /// A table of an older generation replaces a newer one.

@@ -9,6 +9,7 @@
 use crate::membership::{Host, Member};
 use anyhow::{Context, Result};
 use shoal_agent::{WantedTls, renew};
+use shoal_cores::renewal_at;
 use shoal_identity::{CertificateDir, KeyLock, NodeCertificate, Trust};
 use shoal_manager::{Manager, ManagerConfig};
 use shoal_model::Role;
@@ -23,10 +24,6 @@ use tokio::{sync::watch, time::sleep};
 
 /// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// A certificate is renewed at a random point between these parts of its life (swarmkit's), in percent.
-const RENEWED_FROM: u64 = 50;
-const RENEWED_UNTIL: u64 = 80;
 
 /// Longest sleep, in case the clock is set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
@@ -208,12 +205,8 @@ pub(crate) fn remove_store(state_dir: &Path) -> Result<()> {
 
 /// When to renew a certificate, since the epoch.
 fn renewal_of(certificate: &NodeCertificate) -> Duration {
-    let [begin, end] = certificate.validity().map(|t| u64::try_from(t.0).unwrap_or(0));
-    // The id is random and the same after a restart, so the renewal is not put off by restarting.
-    let id = certificate.identity().node_id.bytes();
-    let dice = id.fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-    let percent = RENEWED_FROM + dice % (RENEWED_UNTIL - RENEWED_FROM + 1);
-    Duration::from_nanos(begin + end.saturating_sub(begin) / 100 * percent)
+    let at = renewal_at(&certificate.identity().node_id, certificate.validity());
+    Duration::from_nanos(u64::try_from(at.0).unwrap_or(0))
 }
 
 fn now() -> Duration {

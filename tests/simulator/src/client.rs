@@ -30,6 +30,8 @@ enum Errand {
     Service(String),
     /// A node takes tasks again.
     Node(String),
+    /// A node that does not come back is removed.
+    Forget(String),
 }
 
 /// What a client is about.
@@ -165,12 +167,22 @@ impl World {
             let services = state.services.keys().cloned().map(Errand::Service);
             let nodes = state.nodes.keys().cloned().map(Errand::Node);
             let all = self.config.last_update.then(|| nodes.chain(services).collect());
-            self.clients[client].errands = Some(all.unwrap_or_default());
+            let mut all: VecDeque<Errand> = all.unwrap_or_default();
+            // A rotation of the root waits for them.
+            if self.identities.is_some() {
+                let is_gone = |id: &&String| self.agents.iter().all(|a| a.node_id != **id);
+                all.extend(state.nodes.keys().filter(is_gone).cloned().map(Errand::Forget));
+            }
+            self.clients[client].errands = Some(all);
         }
         let errand = self.clients[client].errands.as_ref().and_then(|e| e.front());
         let ask = match errand {
             None => return,
             Some(Errand::Service(id)) => state.services.get(id).map(workload::repair),
+            Some(Errand::Forget(id)) => state
+                .nodes
+                .contains_key(id)
+                .then(|| Ask::RemoveNode { id: id.clone(), force: true }),
             Some(Errand::Node(id)) => state.nodes.get(id).map(|node| Ask::UpdateNode {
                 id: id.clone(),
                 version: node.meta.version,

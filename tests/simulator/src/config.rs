@@ -1,7 +1,8 @@
 //! What a seed decides before anything happens: the cluster, its surroundings, how much goes wrong.
 use crate::{
-    PLAIN,
+    EARLIER, PLAIN,
     dice::Dice,
+    number_of,
     time::{MINUTE, MS, Ns, SEC},
 };
 use shoal_model::GenericResource;
@@ -24,6 +25,10 @@ pub(crate) struct Config {
     pub(crate) replicas: u64,
     /// What else than plain replicated services is asked for; `None` in a [`PLAIN`] seed.
     pub(crate) broad: Option<Broad>,
+    /// Whether services are spread anew, and which; `None` in most seeds.
+    pub(crate) rebalance: Option<Rebalance>,
+    /// Certificates of nodes; `None` in most seeds: then everybody believes everybody.
+    pub(crate) certificates: Option<Certificates>,
     /// Prefix length of networks: small ones run out of addresses.
     pub(crate) subnet_size: u8,
     /// `TaskHistoryRetentionLimit`.
@@ -69,6 +74,47 @@ impl Broad {
         let modes = [3, weight(), weight(), weight()];
         let generic = (0..MOST_HOSTS).map(|_| generic(dice)).collect();
         Broad { modes, generic }
+    }
+}
+
+/// Services are brought back to an even spread.
+#[derive(Clone, Debug)]
+pub(crate) struct Rebalance {
+    /// Whether the cluster's label asks for it from the beginning, for all services.
+    pub(crate) everywhere: bool,
+}
+
+/// Of a thousand seeds so many have what came after [`EARLIER`]'s, each thing by itself: so others go on
+/// finding what they found.
+const LATER: u64 = 400;
+
+/// Dice of their own for each thing that came later, or seeds without it would not be what they were.
+fn later(seed: u64, salt: u64) -> Option<Dice> {
+    let mut dice = Dice::new(seed ^ salt);
+    (seed & (PLAIN | EARLIER) == 0 && dice.chance(LATER)).then_some(dice)
+}
+
+impl Rebalance {
+    fn of(seed: u64) -> Option<Rebalance> {
+        let mut dice = later(seed, 0x5b7e_ad00)?;
+        Some(Rebalance { everywhere: dice.chance(500) })
+    }
+}
+
+/// Nodes have certificates that end, and the root is rotated.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificates {
+    /// How long a node's is valid (`NodeCertExpiry`).
+    pub(crate) lifetime: i64,
+    pub(crate) dice: Dice,
+}
+
+impl Certificates {
+    fn of(seed: u64) -> Option<Certificates> {
+        let mut dice = later(seed, 0xce47_1f00)?;
+        // The shortest there may be; Docker's.
+        let hours = [1, 1, 2, 6, 90 * 24][dice.index(5)];
+        Some(Certificates { lifetime: hours * 3_600_000_000_000, dice: dice.fork() })
     }
 }
 
@@ -120,8 +166,8 @@ impl Config {
     pub(crate) fn of(seed: u64) -> Config {
         let plain = seed & PLAIN != 0;
         // Dice of their own, or plain seeds would not be what they were.
-        let broad = (!plain).then(|| Broad::of(&mut Dice::new(seed ^ 0xb40a_d000)));
-        let mut dice = Dice::new((seed & !PLAIN) ^ 0x5ee0_c0f1);
+        let broad = (!plain).then(|| Broad::of(&mut Dice::new(seed & !EARLIER ^ 0xb40a_d000)));
+        let mut dice = Dice::new(number_of(seed) ^ 0x5ee0_c0f1);
         let managers = [1, 3, 5][dice.weighted(&[2, 6, 2])];
         let hosts = (managers + dice.index(4)).clamp(2, MOST_HOSTS);
         // From a storm that never lets go to days with a fault now and then.
@@ -145,6 +191,8 @@ impl Config {
             services: dice.index(4) + 2,
             replicas: dice.between(2, 6),
             broad,
+            rebalance: Rebalance::of(seed),
+            certificates: Certificates::of(seed),
             subnet_size: if dice.chance(300) { 28 } else { 24 },
             history: [5, 5, 2, 1, 0][dice.index(5)],
             sizes,

@@ -1,6 +1,7 @@
 //! What happens, and when: the heap everything else hangs on.
 use crate::{
     faults::Undo,
+    identity::Issued,
     log::Message,
     manager::Reply,
     node::{Down, Up},
@@ -60,6 +61,12 @@ pub(crate) enum Event {
         m: usize,
         lead: u64,
     },
+    /// The rotation of the root is looked at.
+    Rotate {
+        m: usize,
+        lead: u64,
+        look: u64,
+    },
     // Connections between agents and managers.
     /// The agent's connection is there, and its hello.
     Hello {
@@ -110,6 +117,31 @@ pub(crate) enum Event {
         container: u64,
         code: i64,
     },
+    // Certificates.
+    /// A node's certificate is to be renewed, or nobody has answered.
+    Renew {
+        host: usize,
+        boot: u32,
+        timer: u64,
+    },
+    /// A request for a certificate arrives at a manager.
+    Issue {
+        host: usize,
+        boot: u32,
+        m: usize,
+    },
+    Issued {
+        host: usize,
+        boot: u32,
+        issued: Issued,
+    },
+    /// A certificate that was in force once has ended.
+    CertificateEnds {
+        host: usize,
+        end: i64,
+    },
+    /// A worker tries what managers may do alone.
+    Pretend,
     // Clients.
     Client {
         client: usize,
@@ -162,6 +194,10 @@ impl Event {
             | Event::Tell { m: host, .. }
             | Event::Gather { m: host, .. }
             | Event::Watch { m: host, .. }
+            | Event::Rotate { m: host, .. }
+            | Event::Issue { m: host, .. }
+            | Event::Renew { host, .. }
+            | Event::Issued { host, .. }
             | Event::Request { m: host, .. }
             | Event::Connect { host, .. }
             | Event::Report { host, .. }
@@ -189,6 +225,12 @@ impl Event {
             Event::Tell { m, .. } => ("tell", n(m), 0),
             Event::Gather { m, .. } => ("gather", n(m), 0),
             Event::Watch { m, .. } => ("watch", n(m), 0),
+            Event::Rotate { m, look, .. } => ("rotate", n(m), *look),
+            Event::Renew { host, timer, .. } => ("renew", n(host), *timer),
+            Event::Issue { host, m, .. } => ("issue", n(host) << 8 | n(m), 0),
+            Event::Issued { host, issued, .. } => ("issued", n(host), issued.digest()),
+            Event::CertificateEnds { host, .. } => ("certificate ends", n(host), 0),
+            Event::Pretend => ("pretend", 0, 0),
             Event::Hello { conn } => ("hello", *conn, 0),
             Event::Up { conn, message } => ("up", *conn, message.digest()),
             Event::Down { conn, message } => ("down", *conn, message.digest()),

@@ -344,6 +344,7 @@ impl World {
     pub(crate) fn join_anew(&mut self, host: usize) {
         let serial = self.next_serial();
         self.agents[host].join_anew(format!("node-{host}-{serial}"));
+        self.forget_identity(host);
     }
 
     /// A node that was gone for long must have been noticed by who led all the while.
@@ -376,6 +377,7 @@ impl World {
         let skew = self.config.skew;
         self.hosts[host].skew = self.faults.dice.between(0, skew * 2) as i64 - skew as i64;
         self.reconciler_sees_clock(host);
+        self.arm(host);
     }
 
     fn out_of_memory(&mut self, host: usize) {

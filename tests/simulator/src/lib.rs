@@ -11,6 +11,7 @@ mod config;
 mod dice;
 mod event;
 mod faults;
+mod identity;
 mod invariants;
 mod log;
 mod manager;
@@ -65,15 +66,28 @@ pub fn report(outcome: &Outcome) -> String {
 /// the number decides as it did before there was anything else. So old findings keep their seeds.
 pub const PLAIN: u64 = 1 << 63;
 
-/// Seeds that once found something, and are run ever since; `plain:` stands for [`PLAIN`].
+/// This bit makes an earlier seed of a seed: there are no certificates in it and no rebalancing, and the
+/// rest of the number decides as it did before there were.
+pub const EARLIER: u64 = 1 << 62;
+
+/// What of a seed is its number.
+pub(crate) fn number_of(seed: u64) -> u64 {
+    seed & !(PLAIN | EARLIER)
+}
+
+/// Seeds that once found something, and are run ever since; `plain:` stands for [`PLAIN`], `earlier:`
+/// for [`EARLIER`].
 pub fn saved_seeds() -> Vec<u64> {
     let lines = include_str!("../seeds.txt").lines();
     let numbers = lines.filter_map(|line| {
         let word = line.split_whitespace().next()?;
-        match word.strip_prefix("plain:") {
-            Some(number) => number.parse().ok().map(|n: u64| n | PLAIN),
-            None => word.parse().ok(),
-        }
+        let (mark, number) = match word.split_once(':') {
+            Some(("plain", number)) => (PLAIN, number),
+            Some(("earlier", number)) => (EARLIER, number),
+            Some(_) => return None,
+            None => (0, word),
+        };
+        number.parse().ok().map(|n: u64| n | mark)
     });
     numbers.collect()
 }

@@ -15,6 +15,7 @@ const LOOK: Ns = 15 * SEC;
 impl World {
     pub(crate) fn begin(&mut self) {
         self.watch_leaders();
+        self.begin_identities();
         for host in 0..self.config.hosts {
             let boot = self.hosts[host].boot;
             let late = self.dice.below(2 * SEC);
@@ -33,6 +34,7 @@ impl World {
         self.trace.say(self.now, || "calm".to_owned());
         self.end_faults();
         self.rejoin_removed();
+        self.help_the_expired();
         self.after(20 * SEC, Event::Client { client: 0 });
         self.after(40 * SEC, Event::Judge);
     }

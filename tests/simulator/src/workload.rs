@@ -5,12 +5,16 @@ use crate::{
     manager::Ask,
     node::Image,
 };
+use shoal_cores::REBALANCE_LABEL;
 use shoal_model::{Availability, Mode, Service, State, docker};
 
 const SECOND: i64 = 1_000_000_000;
 
 /// Something to do, from what the client sees.
 pub(crate) fn think(config: &Config, state: &State, dice: &mut Dice) -> Option<Ask> {
+    if config.certificates.is_some() && dice.chance(80) {
+        return rotate(state, dice);
+    }
     let services: Vec<&Service> = state.services.values().collect();
     if services.len() < config.services && dice.chance(400) || services.is_empty() {
         return Some(Ask::CreateService(Box::new(new_service(config, state, dice))));
@@ -18,7 +22,10 @@ pub(crate) fn think(config: &Config, state: &State, dice: &mut Dice) -> Option<A
     match dice.weighted(&[30, 20, 5, 6, 6, 4, 14, 3]) {
         0 => {
             let service = dice.pick(&services)?;
-            Some(update(service, |spec| change(config, spec, dice)))
+            Some(update(service, |spec| match config.rebalance {
+                Some(_) if dice.chance(200) => set_rebalance(spec, dice),
+                _ => change(config, spec, dice),
+            }))
         }
         1 => {
             let service = dice.pick(&services)?;
@@ -36,6 +43,10 @@ pub(crate) fn think(config: &Config, state: &State, dice: &mut Dice) -> Option<A
                 .chance(300)
                 .then(|| format!("10.{}.{}.0/28", dice.below(2), dice.below(3))),
         }),
+        5 if config.rebalance.is_some() && dice.chance(300) => {
+            let version = state.cluster.as_ref()?.meta.version;
+            Some(Ask::Rebalance { version, everywhere: dice.chance(600) })
+        }
         5 => {
             let networks: Vec<_> = state.networks.values().collect();
             Some(Ask::RemoveNetwork { id: dice.pick(&networks)?.id.clone() })
@@ -53,9 +64,18 @@ pub(crate) fn think(config: &Config, state: &State, dice: &mut Dice) -> Option<A
         }
         _ => {
             let nodes: Vec<_> = state.nodes.values().collect();
-            Some(Ask::RemoveNode { id: dice.pick(&nodes)?.id.clone() })
+            let id = dice.pick(&nodes)?.id.clone();
+            let force = config.certificates.is_some() && dice.chance(500);
+            Some(Ask::RemoveNode { id, force })
         }
     }
+}
+
+/// Another root; now and then back to the one before, which may be too late.
+fn rotate(state: &State, dice: &mut Dice) -> Option<Ask> {
+    let cluster = state.cluster.as_ref()?;
+    let back = cluster.root_rotation.is_some() && dice.chance(400);
+    Some(Ask::RotateRoot { version: cluster.meta.version, back })
 }
 
 /// The same thing again, for what is there now; `None` when there is nothing to do it to.
@@ -72,6 +92,14 @@ pub(crate) fn renewed(state: &State, ask: Ask) -> Option<Ask> {
         Ask::UpdateNode { id, availability, zone, .. } => {
             let version = state.nodes.get(&id)?.meta.version;
             Some(Ask::UpdateNode { id, version, availability, zone })
+        }
+        Ask::RotateRoot { back, .. } => {
+            let version = state.cluster.as_ref()?.meta.version;
+            Some(Ask::RotateRoot { version, back })
+        }
+        Ask::Rebalance { everywhere, .. } => {
+            let version = state.cluster.as_ref()?.meta.version;
+            Some(Ask::Rebalance { version, everywhere })
         }
         other => Some(other),
     }
@@ -212,6 +240,14 @@ fn new_service(config: &Config, state: &State, dice: &mut Dice) -> docker::Servi
         endpoint_spec: dice.chance(500).then(|| endpoint(config, dice)),
         ..Default::default()
     };
+    if config.rebalance.is_some() {
+        if dice.chance(600) {
+            set_rebalance(&mut spec, dice);
+        }
+        if dice.chance(300) {
+            prefer_zones(&mut spec);
+        }
+    }
     match mode {
         0 => set_replicas(&mut spec, dice.between(1, config.replicas) as i64),
         1 => spec.mode.get_or_insert_default().global = Some(Default::default()),
@@ -219,6 +255,25 @@ fn new_service(config: &Config, state: &State, dice: &mut Dice) -> docker::Servi
         _ => spec.mode.get_or_insert_default().global_job = Some(Default::default()),
     }
     spec
+}
+
+/// Asks to be spread anew: always, once, no more.
+fn set_rebalance(spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    let labels = spec.labels.get_or_insert_default();
+    match dice.weighted(&[5, 3, 2]) {
+        0 => labels.insert(REBALANCE_LABEL.to_owned(), "true".to_owned()),
+        1 => labels.insert(REBALANCE_LABEL.to_owned(), "once".to_owned()),
+        _ => labels.remove(REBALANCE_LABEL),
+    };
+}
+
+/// As many tasks in each zone.
+fn prefer_zones(spec: &mut docker::ServiceSpec) {
+    let template = spec.task_template.get_or_insert_default();
+    let descriptor = Some("node.labels.zone".to_owned());
+    let spread = docker::TaskSpecPlacementSpread { spread_descriptor: descriptor };
+    let preference = docker::TaskSpecPlacementPreferences { spread: Some(spread) };
+    template.placement.get_or_insert_default().preferences = Some(vec![preference]);
 }
 
 /// Global services have no most replicas: clients refuse that.

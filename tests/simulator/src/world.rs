@@ -1,16 +1,17 @@
 //! The simulated world: all hosts, what is between them, and the loop over events.
 use crate::{
-    PLAIN,
     client::Client,
     config::Config,
     dice::Dice,
     event::{Event, Heap},
     faults::Faults,
+    identity::Identities,
     invariants::{Checks, Violation},
     log::{Disk, Peer},
     manager::Lead,
     net::Net,
     node::{Agent, Conn},
+    number_of,
     stats::{Count, Stats},
     time::{EPOCH, Ns},
     trace::Trace,
@@ -36,6 +37,8 @@ pub(crate) struct World {
     pub(crate) conns: BTreeMap<u64, Conn>,
     pub(crate) clients: Vec<Client>,
     pub(crate) faults: Faults,
+    /// Certificates, if the seed has them.
+    pub(crate) identities: Option<Identities>,
     pub(crate) checks: Checks,
     pub(crate) stats: Stats,
     pub(crate) trace: Trace,
@@ -67,7 +70,7 @@ pub(crate) struct Host {
 impl World {
     pub(crate) fn new(seed: u64, print: bool) -> World {
         let config = Config::of(seed);
-        let mut dice = Dice::new(seed & !PLAIN);
+        let mut dice = Dice::new(number_of(seed));
         let net = Net::new(config.net.clone(), dice.fork(), config.hosts + config.clients);
         let mut skews = dice.fork();
         let host = |_| Host {
@@ -80,6 +83,7 @@ impl World {
             down_since: 0,
         };
         let hosts: Vec<Host> = (0..config.hosts).map(host).collect();
+        let skews: Vec<i64> = hosts.iter().map(|host| host.skew).collect();
         let mut world = World {
             now: 0,
             heap: Heap::default(),
@@ -93,6 +97,7 @@ impl World {
             checks: Checks::new(&config, print),
             stats: Stats::default(),
             trace: Trace::new(print),
+            identities: Identities::of(&config, &skews),
             serial: 0,
             calm: None,
             done: false,
@@ -192,6 +197,16 @@ impl World {
             Event::Tell { m, lead } => self.tell_all(m, lead),
             Event::Gather { m, lead } => self.write_reports(m, lead),
             Event::Watch { m, lead } => self.watch_nodes(m, lead),
+            Event::Rotate { m, lead, look } => self.look_at_rotation(m, lead, look),
+            Event::Renew { host, boot, timer } if self.boots(host, boot) => {
+                self.renewal_due(host, timer);
+            }
+            Event::Issue { host, boot, m } => self.hear_issue(host, boot, m),
+            Event::Issued { host, boot, issued } if self.boots(host, boot) => {
+                self.hear_issued(host, issued);
+            }
+            Event::CertificateEnds { host, end } => self.check_ended(host, end),
+            Event::Pretend => self.pretend(),
             Event::Hello { conn } => self.hear_hello(conn),
             Event::Up { conn, message } => self.hear_agent(conn, message),
             Event::Down { conn, message } => self.hear_manager(conn, message),
@@ -220,6 +235,8 @@ impl World {
             | Event::Connect { .. }
             | Event::Report { .. }
             | Event::Plane { .. }
+            | Event::Renew { .. }
+            | Event::Issued { .. }
             | Event::Runner { .. } => {}
         }
     }

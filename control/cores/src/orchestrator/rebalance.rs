@@ -9,8 +9,12 @@ use super::{
     plan::{NewTask, Place, Plan},
     slots::{self, Slots, live},
 };
-use crate::filters;
-use shoal_model::{MadeBy, Mode, Node, Service, State, Task, TaskState, UpdateStatus, docker};
+use crate::{filters, generic::Generic, spec::host_ports};
+use shoal_model::{
+    Load, MadeBy, Mode, Node, Service, State, Task, TaskState, UpdateStatus,
+    bugs::{self, Bug},
+    docker,
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
@@ -197,17 +201,21 @@ fn takes<'a>(plan: &mut Plan<'a>, service: &'a Service, node: &Node) -> bool {
         && has_room(plan, service, node)
 }
 
+/// What the service reserves or publishes on a node must be free there: the scheduler would refuse the
+/// task, and the move be tried again and again.
 fn has_room(plan: &Plan<'_>, service: &Service, node: &Node) -> bool {
     let template = service.spec.task_template.as_ref();
+    let nothing = Load::default();
+    let load = plan.state.load(&node.id).unwrap_or(&nothing);
+    let has = node.description.as_ref().map_or((0, 0), |d| (d.nano_cpus, d.memory_bytes));
+    let fits = |asked: i64, used: i128, has: i64| {
+        asked == 0 || used + i128::from(asked) <= i128::from(has)
+    };
     let (cpus, memory) = filters::reserved(template);
-    if (cpus, memory) == (0, 0) {
-        return true;
-    }
-    let Some(has) = &node.description else { return false };
-    let (used_cpus, used_memory) =
-        plan.state.load(&node.id).map_or((0, 0), |load| (load.nano_cpus, load.memory_bytes));
-    used_cpus + i128::from(cpus) <= i128::from(has.nano_cpus)
-        && used_memory + i128::from(memory) <= i128::from(has.memory_bytes)
+    fits(cpus, load.nano_cpus, has.0)
+        && fits(memory, load.memory_bytes, has.1)
+        && template.is_none_or(|t| Generic::of(t).fits(node, load))
+        && !host_ports(&service.spec).iter().any(|port| load.host_ports.contains_key(port))
 }
 
 /// Two nodes that differ too much, from and to. Along spread preferences it is the groups of nodes
@@ -217,10 +225,11 @@ fn uneven<'h, 'a>(
     spread: &[&str],
 ) -> Option<(&'h Holder<'a>, &'h Holder<'a>)> {
     let sum = |group: &[&Holder<'_>]| group.iter().map(|h| h.tasks.len()).sum::<usize>();
+    let least_difference = LEAST_DIFFERENCE - usize::from(bugs::active(Bug::MoveForNothing));
     let Some((descriptor, rest)) = spread.split_first() else {
         let most = holders.iter().copied().max_by_key(|h| h.tasks.len())?;
         let least = holders.iter().copied().filter(|h| h.takes).min_by_key(|h| h.tasks.len())?;
-        let differ = most.tasks.len() >= least.tasks.len() + LEAST_DIFFERENCE;
+        let differ = most.tasks.len() >= least.tasks.len() + least_difference;
         return differ.then_some((most, least));
     };
     let mut groups: BTreeMap<&str, Vec<&Holder<'_>>> = BTreeMap::new();
@@ -230,7 +239,7 @@ fn uneven<'h, 'a>(
     let taking = groups.values().filter(|g| g.iter().any(|h| h.takes));
     let least = taking.min_by_key(|g| sum(g))?;
     let most = groups.values().max_by_key(|g| sum(g))?;
-    if sum(most) >= sum(least) + LEAST_DIFFERENCE {
+    if sum(most) >= sum(least) + least_difference {
         let from = most.iter().copied().max_by_key(|h| h.tasks.len())?;
         let to = least.iter().copied().filter(|h| h.takes).min_by_key(|h| h.tasks.len())?;
         return Some((from, to));

@@ -181,3 +181,21 @@ fn a_finished_rotation_leaves_the_next_root_with_its_key_and_new_tokens() {
     assert_eq!(after.root_key, "", "an external CA has it");
     assert!(finished(&after, tokens()).is_none());
 }
+
+#[test]
+fn a_certificate_is_renewed_between_half_and_four_fifths_of_what_was_left_when_it_was_signed() {
+    let (signed, minute) = (Timestamp(1_795_000_000_000_000_000), Duration::from_secs(60));
+    let backdate = 60 * minute;
+    // Names whose numbers give the first, the last and another point; how long it is valid, in minutes.
+    for (node, percent) in [("\u{0}", 50), ("\u{1e}", 80), ("a", 50 + 97 % 31), ("\u{1f}", 50)] {
+        for lifetime in [60, 120, 90 * 24 * 60] {
+            let begin = Timestamp(signed.0 - i64::try_from(backdate.as_nanos()).unwrap());
+            let end = signed.after(minute * lifetime);
+            let at = renewal_at(node, [begin, end]).since(signed);
+            assert_eq!(at, minute * lifetime * percent / 100, "{node:?} {lifetime}");
+        }
+    }
+    // Signed elsewhere, without the hour before: still before it ends.
+    let at = renewal_at("\u{1e}", [signed, signed.after(60 * minute)]).since(signed);
+    assert_eq!(at, 54 * minute);
+}

@@ -82,6 +82,8 @@ fn words(ask: &Ask) -> String {
         Ask::CreateNetwork { name, .. } => format!("network {name} created"),
         Ask::RemoveNetwork { id } => format!("network {id} removed"),
         Ask::UpdateNode { id, .. } => format!("node {id} updated"),
-        Ask::RemoveNode { id } => format!("node {id} removed"),
+        Ask::RemoveNode { id, .. } => format!("node {id} removed"),
+        Ask::RotateRoot { back, .. } => format!("the root rotated (back: {back})"),
+        Ask::Rebalance { everywhere, .. } => format!("services spread anew: {everywhere}"),
     }
 }

@@ -27,6 +27,7 @@ impl World {
         for host in 0..self.config.hosts {
             self.node_is_as_told(host, state)?;
         }
+        self.identities_are_at_rest(leader)?;
         let mut restless = false;
         for service in state.services.values() {
             restless |= service_is_as_asked(state, service)?;

@@ -1,6 +1,6 @@
 //! Ended tasks are kept only as far as history goes.
-use super::{Invariant, Rest, Step, Verdict, place};
-use shoal_model::{Task, TaskState};
+use super::{Invariant, Rest, Step, Verdict, place, rebalance::BACK_OFF};
+use shoal_model::{MadeBy, Task, TaskState};
 use std::collections::BTreeMap;
 
 pub(super) struct History;
@@ -33,10 +33,16 @@ impl Invariant for History {
                         && t.job_iteration.is_some()
                         && t.job_iteration == service.iteration()
                 };
+                // A move that failed stays until another may be tried.
+                let backs_off = |t: &&&Task| {
+                    t.made_by == MadeBy::Rebalance
+                        && t.times.running.is_none()
+                        && rest.now < t.meta.created.after(BACK_OFF)
+                };
                 let ended = tasks
                     .iter()
                     .filter(|t| t.status.state.is_terminal() && t.desired == TaskState::Shutdown)
-                    .filter(|t| !done(t));
+                    .filter(|t| !done(t) && !backs_off(t));
                 let attempts = tasks
                     .iter()
                     .filter_map(|t| t.spec.restart_policy.as_ref().and_then(|p| p.max_attempts));

@@ -8,6 +8,7 @@ mod addresses;
 mod agreement;
 mod backends;
 mod capacity;
+mod certificates;
 mod convergence;
 mod failures;
 mod generic;
@@ -16,8 +17,10 @@ mod history;
 mod host_ports;
 mod jobs;
 mod liveness;
+mod needed;
 mod overlooked;
 mod ports;
+mod rebalance;
 mod replacement;
 mod restarts;
 mod slots;
@@ -34,6 +37,7 @@ use crate::{
 use acknowledged::Acknowledged;
 use agreement::Agreement;
 use backends::Backends;
+use certificates::Removed;
 use shoal_model::{
     ApplyError, Change, NodeAssignment, Object, ObjectKind, Service, State, Task, TaskState,
     Timestamp, UpdateStatus, docker,
@@ -121,6 +125,7 @@ pub(crate) struct Checks {
     agreement: Agreement,
     acknowledged: Acknowledged,
     backends: Backends,
+    removed: Removed,
     of_state: Vec<Box<dyn Invariant>>,
     facts: BTreeMap<String, TaskFacts>,
     made: u64,
@@ -138,11 +143,13 @@ impl Checks {
             Box::new(addresses::Addresses::default()),
             Box::new(ports::Ports),
             Box::new(capacity::Capacity),
+            Box::new(certificates::Roots),
             Box::new(host_ports::HostPorts),
             Box::new(generic::Generic),
             Box::new(slots::Slots),
             Box::new(global::Global),
             Box::new(jobs::Jobs::default()),
+            Box::new(rebalance::Rebalance),
             Box::new(replacement::Replacement),
             Box::new(updates::Updates::default()),
             Box::new(failures::Failures::default()),
@@ -154,6 +161,7 @@ impl Checks {
             agreement: Agreement::default(),
             acknowledged: Acknowledged::default(),
             backends: Backends::default(),
+            removed: Removed::default(),
             of_state,
             facts: BTreeMap::new(),
             made: 0,
@@ -199,20 +207,20 @@ impl Checks {
         entry: &Rc<Entry>,
         state: &State,
         results: &[Result<u64, ApplyError>],
-        _now: Ns,
+        now: Ns,
     ) {
         if self.violation.is_some() {
             return;
         }
         if self.agreement.is_next(entry.index) {
-            self.first_applied(entry);
+            self.first_applied(entry, now);
         }
         let verdict = self.agreement.holds(m, entry, state, results);
         self.judge("agreement", verdict);
     }
 
     /// Nobody has applied the entry before: the true state goes on.
-    fn first_applied(&mut self, entry: &Rc<Entry>) {
+    fn first_applied(&mut self, entry: &Rc<Entry>, now: Ns) {
         self.agreement.begin(entry);
         let Payload::Batch(batch) = &entry.payload else { return };
         for txn in batch {
@@ -235,6 +243,7 @@ impl Checks {
             self.acknowledged.happened(txn, done.then_some(self.agreement.state.version));
             if done {
                 self.remember(txn);
+                self.removed.note(&txn.changes, now);
                 let (state, tasks) = (&self.agreement.state, &self.facts);
                 let step = Step { txn, old: &old, state, tasks };
                 for invariant in &mut self.of_state {
@@ -292,9 +301,11 @@ impl Checks {
     }
 
     /// A node is sent an assignment made from a state.
-    pub(crate) fn told(&mut self, state: &State, assignment: &NodeAssignment) {
+    pub(crate) fn told(&mut self, state: &State, node: &str, assignment: &NodeAssignment) {
         let verdict = backends::told(state, assignment);
         self.judge("backends", verdict);
+        let verdict = needed::told(state, node, assignment);
+        self.judge("needed", verdict);
     }
 
     pub(crate) fn in_force(&mut self, host: usize, boot: u32, generation: u64) {

@@ -34,7 +34,12 @@ impl Invariant for Restarts {
             let order = step.tasks.get(&task.id).map(|f| f.order);
             let others = step.others_of_slot(task);
             let earlier = |t: &&&Task| step.tasks.get(&t.id).map(|f| f.order) < order;
-            let last = others.iter().rfind(earlier);
+            // A move that failed is nobody's predecessor; one that was lost is, if what it was to take
+            // the place of had ended by then.
+            let counts = |t: &&&Task| {
+                t.made_by != MadeBy::Rebalance || t.times.running.is_some() || !ended_by_itself(t)
+            };
+            let last = others.iter().filter(counts).rfind(earlier);
             let Some(dead) = last.filter(|t| ended_by_itself(t)) else { continue };
             if dead.spec_version != task.spec_version {
                 continue;

@@ -1,8 +1,8 @@
 //! A place (a slot, or a node of a global service) has one task that is wanted, and while it is updated
 //! at most one of each version; at rest no slot of a replicated service is without one that should have it.
-use super::{Invariant, Rest, Step, Verdict, place, places, starts_first};
+use super::{Invariant, Rest, Step, Verdict, place, places, rebalance, starts_first};
 use shoal_model::{
-    Mode, Service, Task, TaskState, Timestamp,
+    MadeBy, Mode, Service, Task, TaskState, Timestamp,
     docker::TaskSpecRestartPolicyConditionEnum as Condition,
 };
 
@@ -19,7 +19,9 @@ impl Invariant for Slots {
                 continue;
             }
             for other in step.others_of_slot(task) {
-                let same = other.spec_version == task.spec_version;
+                // What is moved runs on until the other does.
+                let moved = rebalance::is_under_way(task);
+                let same = other.spec_version == task.spec_version && !moved;
                 if same && is_wanted(other) && !other.status.state.is_terminal() {
                     return Err(format!(
                         "{} and {} are both wanted in place {} of {}",
@@ -60,11 +62,16 @@ pub(super) fn has_its_task(
     tasks: &[&Task],
 ) -> Verdict {
     let name = service.name();
-    let wanted = tasks.iter().filter(|t| is_wanted(t) && !t.status.state.is_terminal()).count();
-    if wanted > 1 && !starts_first(service) {
+    let wanted = || tasks.iter().filter(|t| is_wanted(t) && !t.status.state.is_terminal());
+    let moves = wanted().filter(|t| rebalance::is_under_way(t)).count();
+    let wanted = wanted().count();
+    if wanted.saturating_sub(moves) > 1 && !starts_first(service) {
         return Err(format!("{wanted} tasks are wanted in place {place} of {name}"));
     }
-    let newest = tasks.iter().max_by_key(|t| rest.tasks.get(&t.id).map(|f| f.order));
+    // A move that failed changes nothing.
+    let counts = |t: &&&Task| t.made_by != MadeBy::Rebalance || t.times.running.is_some();
+    let counted = tasks.iter().filter(counts);
+    let newest = counted.max_by_key(|t| rest.tasks.get(&t.id).map(|f| f.order));
     let Some(newest) = newest else { return Err(format!("place {place} of {name} has no task")) };
     // The one that waits need not be the newest: a rollback may have stopped that.
     let waits = tasks.iter().any(|t| waits(t, rest.now));

@@ -2,13 +2,13 @@
 //!
 //! | from → to | owner |
 //! |---|---|
-//! | nothing → `New`, with its node where that is its place; the desired state; removal; → `Orphaned`, → `Rejected` by its node's change | orchestrator |
+//! | nothing → `New`, with its node where that is its place or it is moved there; the desired state; removal; → `Orphaned`, → `Rejected` by its node's change | orchestrator |
 //! | `New` → `Pending` | allocator |
 //! | `Pending` → `Assigned`, with the node | scheduler |
 //! | → `Accepted` … `Rejected` | the task's node |
 use super::{Invariant, Step, Verdict, place};
 use crate::log::Author;
-use shoal_model::{Change, ObjectKind, Task, TaskState};
+use shoal_model::{Change, MadeBy, ObjectKind, Task, TaskState};
 
 pub(super) struct Transitions;
 
@@ -38,11 +38,12 @@ impl Invariant for Transitions {
 fn made(step: &Step<'_>, task: &Task) -> Verdict {
     let author = &step.txn.author;
     let service = step.state.services.get(&task.service_id);
-    // Where a node is the place, a task has it from the beginning.
+    // Where a node is the place, a task has it from the beginning, and so has one that is moved.
     let by_node = service.is_some_and(|s| s.mode().is_global());
     let node = by_node.then(|| place(task));
+    let moved = task.made_by == MadeBy::Rebalance && task.node_id.is_some();
     let fresh = task.status.state == TaskState::New
-        && (task.node_id.as_deref() == node || service.is_none())
+        && (task.node_id.as_deref() == node || moved || service.is_none())
         && task.networks.is_empty()
         && task.desired <= TaskState::Running;
     match *author == Author::Orchestrator && fresh {

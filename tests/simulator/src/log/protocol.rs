@@ -86,12 +86,24 @@ impl World {
     }
 
     /// Whether enough managers could hear it and answer for it to be elected.
-    fn reaches_majority(&self, m: usize) -> bool {
+    pub(crate) fn reaches_majority(&self, m: usize) -> bool {
         let reached = |other: &usize| {
             let host = &self.hosts[*other];
             self.net.clear(m, *other) && host.up && host.paused_until <= self.now
         };
         (0..self.peers.len()).filter(reached).count() >= self.majority()
+    }
+
+    /// What a read that asks a majority whether this one still leads comes to: it does, and has applied
+    /// all there was.
+    pub(crate) fn still_leads(&self, m: usize) -> bool {
+        let peer = &self.peers[m];
+        let deposed = self.peers.iter().any(|p| p.is_leader() && p.term > peer.term);
+        self.serves(m)
+            && peer.is_leader()
+            && !deposed
+            && peer.applied == peer.commit
+            && self.reaches_majority(m)
     }
 
     pub(crate) fn election_timeout(&mut self, m: usize, timer: u64) {

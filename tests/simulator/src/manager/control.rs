@@ -1,12 +1,19 @@
 //! The control API: what a request makes of the state, as `control/manager/src/control` decides it.
 use super::{Waiter, World};
-use crate::{event::Event, log::Author, stats::Count};
+use crate::{
+    event::Event,
+    identity::{FIRST_ROOT, rotated},
+    log::Author,
+    stats::Count,
+};
 use shoal_cores::{
-    Revision, allocate_subnet, attachments, check_ports, network_of, revise, roll_back,
+    REBALANCE_LABEL, Revision, allocate_subnet, attachments, check_ports, network_of, revise,
+    roll_back, take_rebalance_once,
 };
 use shoal_model::{
     ApplyError, Availability, Change, Cluster, JoinTokens, Meta, Network, Node, NodeOverlay,
-    NodeState, NodeStatus, Object, ObjectKind, Role, Service, State, TaskState, Timestamp, docker,
+    NodeState, NodeStatus, NodeTls, Object, ObjectKind, Role, Service, State, TaskState, Timestamp,
+    docker,
 };
 use std::collections::BTreeMap;
 
@@ -14,13 +21,47 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     CreateService(Box<docker::ServiceSpec>),
-    UpdateService { id: String, version: u64, spec: Box<docker::ServiceSpec> },
-    RollBackService { id: String, version: u64 },
-    RemoveService { id: String },
-    CreateNetwork { name: String, ipv6: bool, subnet: Option<String> },
-    RemoveNetwork { id: String },
-    UpdateNode { id: String, version: u64, availability: Availability, zone: &'static str },
-    RemoveNode { id: String },
+    UpdateService {
+        id: String,
+        version: u64,
+        spec: Box<docker::ServiceSpec>,
+    },
+    RollBackService {
+        id: String,
+        version: u64,
+    },
+    RemoveService {
+        id: String,
+    },
+    CreateNetwork {
+        name: String,
+        ipv6: bool,
+        subnet: Option<String>,
+    },
+    RemoveNetwork {
+        id: String,
+    },
+    UpdateNode {
+        id: String,
+        version: u64,
+        availability: Availability,
+        zone: &'static str,
+    },
+    /// `force`: also one that is not down.
+    RemoveNode {
+        id: String,
+        force: bool,
+    },
+    /// A new root; `back`: the present one, which gives a rotation up.
+    RotateRoot {
+        version: u64,
+        back: bool,
+    },
+    /// Whether all services are spread anew.
+    Rebalance {
+        version: u64,
+        everywhere: bool,
+    },
 }
 
 /// What a client is told.
@@ -86,11 +127,25 @@ impl World {
         let now = self.wall(m);
         match change(&self.peers[m].state, ask, id, now) {
             Ok(change) => {
+                let mut changes = vec![change];
+                if let Change::Delete(ObjectKind::Node, id) = &changes[0] {
+                    changes.extend(self.certificate_counts_no_more(m, id.clone()));
+                }
                 let waiter = Waiter::Client { client, request };
-                self.propose(m, Author::Client(client), vec![change], waiter);
+                self.propose(m, Author::Client(client), changes, waiter);
             }
             Err(refusal) => self.reply(m, client, request, Reply::Refused(refusal)),
         }
+    }
+
+    /// Notes in the cluster's object that a node was removed.
+    fn certificate_counts_no_more(&self, m: usize, id: String) -> Option<Change> {
+        let lifetime = self.config.certificates.as_ref()?.lifetime;
+        let mut cluster = self.peers[m].state.cluster.clone()?;
+        let now = self.wall(m);
+        cluster.removed_nodes.retain(|_, ends| *ends > now);
+        cluster.removed_nodes.insert(id, Timestamp(now.0 + lifetime));
+        Some(Change::Put(Object::Cluster(cluster)))
     }
 
     pub(super) fn reply(&mut self, m: usize, client: usize, request: u64, reply: Reply) {
@@ -107,12 +162,15 @@ impl World {
         let mut spec = docker::SwarmSpec::default();
         spec.orchestration.get_or_insert_default().task_history_retention_limit =
             Some(self.config.history);
+        if self.config.rebalance.as_ref().is_some_and(|r| r.everywhere) {
+            set_rebalance(&mut spec, true);
+        }
         let cluster = Cluster {
             id: "cluster".to_owned(),
             meta: Meta::default(),
             spec,
-            root_certificate: String::new(),
-            root_key: String::new(),
+            root_certificate: FIRST_ROOT.to_owned(),
+            root_key: "key".to_owned(),
             join_tokens: JoinTokens { worker: String::new(), manager: String::new() },
             address_pools: vec![pool("10.0.0.0/16")],
             subnet_size: self.config.subnet_size,
@@ -159,7 +217,10 @@ impl World {
             manager_addr: None,
             overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
             down_since: None,
-            tls: None,
+            tls: self.tls(host).map(|tls| NodeTls {
+                root: Some(tls.certificate.root.clone()),
+                trust: tls.trust.clone(),
+            }),
         }
     }
 }
@@ -203,15 +264,39 @@ fn change(state: &State, ask: &Ask, new_id: String, now: Timestamp) -> Result<Ch
             node.labels.insert("zone".to_owned(), (*zone).to_owned());
             Object::Node(Box::new(node))
         }
-        Ask::RemoveNode { id } => {
+        Ask::RemoveNode { id, force } => {
             let node = state.nodes.get(id).ok_or(Refusal::Other)?;
-            if node.role == Role::Manager || node.status.state != NodeState::Down {
+            if node.role == Role::Manager || node.status.state != NodeState::Down && !force {
                 return Err(Refusal::Other);
             }
             return Ok(Change::Delete(ObjectKind::Node, id.clone()));
         }
+        Ask::RotateRoot { version, back } => {
+            let cluster = state.cluster.as_ref().ok_or(Refusal::Other)?;
+            if cluster.meta.version != *version {
+                return Err(Refusal::OutOfSequence);
+            }
+            Object::Cluster(rotated(cluster, *back, &new_id)?)
+        }
+        Ask::Rebalance { version, everywhere } => {
+            let mut cluster = state.cluster.clone().ok_or(Refusal::Other)?;
+            if cluster.meta.version != *version {
+                return Err(Refusal::OutOfSequence);
+            }
+            set_rebalance(&mut cluster.spec, *everywhere);
+            Object::Cluster(cluster)
+        }
     };
     Ok(Change::Put(object))
+}
+
+fn set_rebalance(spec: &mut docker::SwarmSpec, everywhere: bool) {
+    let labels = spec.labels.get_or_insert_default();
+    if everywhere {
+        labels.insert(REBALANCE_LABEL.to_owned(), "true".to_owned());
+    } else {
+        labels.remove(REBALANCE_LABEL);
+    }
 }
 
 /// The specification with the networks' ids for their names.
@@ -231,12 +316,13 @@ fn create_service(
     id: String,
     now: Timestamp,
 ) -> Result<Service, Refusal> {
-    let spec = resolved(state, spec)?;
+    let mut spec = resolved(state, spec)?;
+    let rebalance = take_rebalance_once(&mut spec);
     if state.service_named(spec.name.as_deref().unwrap_or_default()).is_some() {
         return Err(Refusal::Other);
     }
     check_ports(state, None, &spec).map_err(|_| Refusal::Other)?;
-    Ok(Service::new(id, spec, now))
+    Ok(Service { rebalance, ..Service::new(id, spec, now) })
 }
 
 /// `None` for the specification: the one before.
@@ -253,9 +339,10 @@ fn update_service(
     }
     let service = match spec {
         Some(spec) => {
-            let spec = resolved(state, spec)?;
+            let mut spec = resolved(state, spec)?;
+            let rebalance = take_rebalance_once(&mut spec) || present.rebalance;
             let revision = revision(&present.spec, &spec);
-            revise(present, spec, revision, now)
+            Service { rebalance, ..revise(present, spec, revision, now) }
         }
         None => roll_back(present, now).ok_or(Refusal::Other)?,
     };

@@ -2,6 +2,7 @@
 use super::{ATTEMPTS, Answered, Waiter, World};
 use crate::{
     event::Event,
+    identity::{Tls, is_member, proof},
     log::Author,
     node::{Down, Up},
     stats::Count,
@@ -19,12 +20,13 @@ impl World {
     pub(crate) fn hear_hello(&mut self, id: u64) {
         let Some(conn) = self.conns.get(&id) else { return };
         let (m, host) = (conn.manager, conn.agent);
-        let known = self.peers[m].state.nodes.contains_key(&self.agents[host].node_id);
+        let known = is_member(&self.peers[m].state, &self.agents[host].node_id);
         let same_boot = conn.manager_boot == self.hosts[m].boot;
-        if !self.serves(m) || !known || !same_boot {
+        if !self.serves(m) || !known || !same_boot || !self.shake_hands(host, m) {
             return self.close_manager_side(id);
         }
         let node = self.agents[host].node_id.clone();
+        self.checks.let_in(&node, self.now);
         self.beat(m, &node);
         self.register(m, id, 1);
     }
@@ -55,6 +57,9 @@ impl World {
         node.status.state = NodeState::Ready;
         node.status.message = String::new();
         node.status.addr = format!("192.0.2.{}", host + 1);
+        if let (Some(tls), Some(cluster)) = (self.tls(host), &self.peers[m].state.cluster) {
+            node.tls = Some(proof(cluster, tls));
+        }
         if node == *present {
             return self.begin_session(m, id);
         }
@@ -77,6 +82,7 @@ impl World {
         let flows = self.flows(id);
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.flowing = flows;
+            conn.began = Some(self.now);
         }
         self.stats.add(Count::Sessions);
         self.beat(m, &node);
@@ -126,6 +132,7 @@ impl World {
                     conn.applied = conn.applied.max(generation);
                 }
             }
+            Up::Tls(tls) => self.certified(m, id, tls, 1),
             Up::Statuses(statuses) => {
                 let Some(lead) = &mut self.leads[m] else { return };
                 let report = |(task, status)| Report { node: node.clone(), task, status };
@@ -135,6 +142,34 @@ impl World {
                     self.after(20 * MS, event);
                 }
             }
+        }
+    }
+
+    /// What a node says of its certificate is noted.
+    pub(super) fn certified(&mut self, m: usize, conn: u64, tls: Box<Tls>, attempt: u32) {
+        let state = &self.peers[m].state;
+        let present = state.nodes.get(&tls.certificate.node);
+        let (Some(present), Some(cluster)) = (present, &state.cluster) else { return };
+        let mut node = present.clone();
+        node.tls = Some(proof(cluster, &tls));
+        if node != *present {
+            let waiter = Waiter::Certified { conn, tls, attempt };
+            self.propose(m, Author::Manager, vec![Change::Put(Object::Node(node))], waiter);
+        }
+    }
+
+    pub(super) fn certificate_noted(
+        &mut self,
+        m: usize,
+        conn: u64,
+        tls: Box<Tls>,
+        attempt: u32,
+        answered: Answered,
+    ) {
+        match answered {
+            Ok(_) => {}
+            Err(_) if attempt < ATTEMPTS => self.certified(m, conn, tls, attempt + 1),
+            Err(_) => self.close_manager_side(conn),
         }
     }
 
@@ -195,6 +230,10 @@ impl World {
         if state.nodes.get(node).is_none_or(|n| n.status.state == NodeState::Down) {
             return self.close_manager_side(id);
         }
+        self.tell_roots(m, id);
+        let Some(conn) = self.conns.get(&id) else { return };
+        let state = &self.peers[m].state;
+        let node = &self.agents[conn.agent].node_id;
         let newest = assignment(state, node);
         let same = conn
             .sent
@@ -203,7 +242,7 @@ impl World {
         if same {
             return;
         }
-        self.checks.told(state, &newest);
+        self.checks.told(state, node, &newest);
         let newest = Rc::new(newest);
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.sent = Some(newest.clone());

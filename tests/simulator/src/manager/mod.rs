@@ -11,6 +11,7 @@ pub(crate) use control::{Ask, Refusal, Reply};
 
 use crate::{
     event::Event,
+    identity::{Rotation, Tls},
     log::{Author, Entry, Payload, Txn},
     time::MS,
     world::World,
@@ -29,7 +30,7 @@ use std::{
 /// Proposals in one entry (`control/store`).
 const MAX_BATCH: usize = 128;
 /// Attempts at a change whose object others change, too (`control/manager`).
-const ATTEMPTS: u32 = 20;
+pub(crate) const ATTEMPTS: u32 = 20;
 
 /// A manager that leads.
 pub(crate) struct Lead {
@@ -49,6 +50,7 @@ pub(crate) struct Lead {
     falling: BTreeSet<String>,
     reports: Vec<Report>,
     gathering: bool,
+    pub(crate) rotation: Rotation,
 }
 
 struct Proposal {
@@ -65,6 +67,16 @@ pub(crate) enum Waiter {
     Reports(Rc<Vec<Report>>, u32),
     Registration {
         conn: u64,
+        attempt: u32,
+    },
+    /// A node's certificate.
+    Certified {
+        conn: u64,
+        tls: Box<Tls>,
+        attempt: u32,
+    },
+    /// The end of a rotation of the root.
+    Rotation {
         attempt: u32,
     },
     Down {
@@ -163,6 +175,10 @@ impl World {
                 self.reports_written(m, reports, attempt, answered)
             }
             Waiter::Registration { conn, attempt } => self.registered(m, conn, attempt, answered),
+            Waiter::Certified { conn, tls, attempt } => {
+                self.certificate_noted(m, conn, tls, attempt, answered);
+            }
+            Waiter::Rotation { attempt } => self.rotation_answered(m, attempt, answered.is_ok()),
             Waiter::Down { node, why, attempt } => {
                 if let Some(lead) = &mut self.leads[m] {
                     lead.falling.remove(&node);
@@ -201,6 +217,7 @@ impl World {
             falling: BTreeSet::new(),
             reports: Vec::new(),
             gathering: false,
+            rotation: Rotation::default(),
         });
         if self.peers[m].state.cluster.is_none() {
             let changes = self.found();
@@ -237,6 +254,7 @@ impl World {
         self.peers[m].first = false;
         self.expect_nodes(m);
         self.settle_anew(m);
+        self.rotation_may_go_on(m);
     }
 
     /// Whether this manager takes sessions and requests.
@@ -267,6 +285,7 @@ impl World {
     fn state_changed(&mut self, m: usize) {
         self.reconciler_sees_change(m);
         self.tell_soon(m);
+        self.rotation_may_go_on(m);
     }
 
     fn lead(&mut self, m: usize, id: u64) -> Option<&mut Lead> {

@@ -3,10 +3,11 @@ use super::{Waiter, World};
 use crate::{
     event::Event,
     log::Author,
+    stats::Count,
     time::{MS, Ns, SEC},
 };
 use shoal_cores::{Allocator, Orchestrator, Scheduler};
-use shoal_model::Change;
+use shoal_model::{Change, MadeBy, Object};
 
 const DEBOUNCE: Ns = 20 * MS;
 const LONGEST_SLEEP: Ns = 5 * SEC;
@@ -85,6 +86,12 @@ impl World {
                 1 => cores.allocator.allocate(state, now),
                 _ => cores.scheduler.schedule(state, now),
             };
+            let moved = |c: &&Change| {
+                matches!(c, Change::Put(Object::Task(t))
+                    if t.made_by == MadeBy::Rebalance && t.meta.version == 0)
+            };
+            let moved = changes.iter().filter(moved).count();
+            self.stats.add_many(Count::TasksMoved, moved as u64);
             if changes.is_empty() {
                 round.core += 1;
             } else {

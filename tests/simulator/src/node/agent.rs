@@ -103,6 +103,11 @@ impl Agent {
         self.connected
     }
 
+    /// The connection of its session, if it has one.
+    pub(crate) fn session(&self) -> Option<u64> {
+        self.conn.filter(|_| self.connected)
+    }
+
     /// Whether the table the plane was told to carry out names the task as a backend.
     fn wants_backend(&self, task: &str) -> bool {
         let tables = self.plane.wanted.iter().flat_map(|a| &a.table.services);
@@ -152,6 +157,7 @@ impl World {
     pub(crate) fn start_agent(&mut self, host: usize) {
         let agent = &mut self.agents[host];
         agent.assignment = agent.kept.clone();
+        self.start_keeper(host);
         self.dispatch(host);
         self.connect(host);
     }
@@ -195,6 +201,14 @@ impl World {
         if self.peers[m].state.nodes.contains_key(&id) {
             self.agents[host].joining = false;
         } else {
+            let removed = self.peers[m].state.cluster.as_ref();
+            if removed.is_some_and(|c| c.removed_nodes.contains_key(&id)) {
+                // Removed before it had come. Every attempt to join is another node in the product.
+                return self.join_anew(host);
+            }
+            if self.identities.is_some() && !self.let_join(host, m) {
+                return;
+            }
             self.expect_node(m, &id);
             let node = Change::Put(Object::Node(Box::new(self.new_node(host, id))));
             self.propose(m, Author::Manager, vec![node], Waiter::Nobody);
@@ -265,6 +279,8 @@ impl World {
         }
         match message {
             Down::Closed => self.agent_lost_session(host, id),
+            Down::Trust(roots) => self.told_to_trust(host, roots),
+            Down::Renew(root) => self.told_to_renew(host, &root),
             Down::Assignment(assignment) => {
                 let agent = &mut self.agents[host];
                 if !mem::replace(&mut agent.connected, true) {

@@ -1,6 +1,7 @@
 //! Connections between agents and managers: streams, in order, stalled while their way is shut.
 use crate::{
     event::Event,
+    identity::Tls,
     time::{Ns, SEC},
     world::World,
 };
@@ -23,6 +24,9 @@ pub(crate) struct Conn {
     /// What the manager has sent last, and the newest generation the agent has acknowledged.
     pub(crate) sent: Option<Rc<NodeAssignment>>,
     pub(crate) applied: u64,
+    /// When the session began, and the roots it was told last.
+    pub(crate) began: Option<Ns>,
+    pub(crate) roots: Option<Vec<String>>,
     /// Arrival of the last message each way: the next one is not earlier.
     up_last: Ns,
     down_last: Ns,
@@ -36,12 +40,18 @@ pub(crate) struct Conn {
 pub(crate) enum Up {
     Statuses(Vec<(String, TaskStatus)>),
     Applied(u64),
+    /// The node's certificate.
+    Tls(Box<Tls>),
     Closed,
 }
 
 /// From manager to agent.
 pub(crate) enum Down {
     Assignment(Rc<NodeAssignment>),
+    /// The roots to trust.
+    Trust(Vec<String>),
+    /// The root the node's certificate is to be of.
+    Renew(String),
     Closed,
 }
 
@@ -52,6 +62,7 @@ impl Up {
                 statuses.iter().map(|(_, s)| u64::from(s.state as u16)).sum::<u64>() << 2
             }
             Up::Applied(generation) => generation << 2 | 1,
+            Up::Tls(tls) => (tls.trust.len() as u64) << 2 | 3,
             Up::Closed => 2,
         }
     }
@@ -61,6 +72,8 @@ impl Down {
     pub(crate) fn digest(&self) -> u64 {
         match self {
             Down::Assignment(a) => a.generation << 8 | a.tasks.len() as u64,
+            Down::Trust(roots) => roots.len() as u64,
+            Down::Renew(_) => 3,
             Down::Closed => 0,
         }
     }
@@ -78,6 +91,8 @@ impl Conn {
             flowing: false,
             sent: None,
             applied: 0,
+            began: None,
+            roots: None,
             up_last: 0,
             down_last: 0,
             stalled_up: Vec::new(),

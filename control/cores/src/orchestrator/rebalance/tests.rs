@@ -1,7 +1,11 @@
-use crate::{next_due, testing::World};
+use crate::{
+    next_due,
+    testing::{World, generic_resource},
+};
 use shoal_model::{
     Availability, MadeBy, NodeState, Task, TaskState,
     docker::{
+        EndpointPortConfig, EndpointPortConfigPublishModeEnum, EndpointSpec, ResourceObject,
         ServiceSpec, ServiceSpecUpdateConfig, TaskSpecPlacement, TaskSpecPlacementPreferences,
         TaskSpecPlacementSpread,
     },
@@ -172,6 +176,52 @@ fn only_nodes_that_may_take_the_task_count() {
     });
     for_a_while(&mut world);
     assert_eq!(spread(&world), [3, 3, 0]);
+}
+
+#[test]
+fn nothing_is_moved_to_a_node_that_lacks_what_a_task_takes_there() {
+    type Ask = fn(&mut ServiceSpec);
+    let asks: [(&str, Ask); 3] = [
+        ("processors", |s| reserve(s).nano_cpus = Some(64_000_000_000)),
+        ("a generic resource", |s| {
+            reserve(s).generic_resources = Some(vec![generic_resource("gpu", 1)]);
+        }),
+        ("a host port that is taken", publish),
+    ];
+    for (what, ask) in asks {
+        let mut world = uneven(6, |_| {});
+        let there = Some(vec!["node.id==n3".to_owned()]);
+        world.service("other", 1, &[], |s| {
+            publish(s);
+            let template = s.task_template.as_mut().unwrap();
+            template.placement =
+                Some(TaskSpecPlacement { constraints: there, ..Default::default() });
+        });
+        world.run();
+        world.set_service("web", |s| {
+            switch_on(&mut s.spec);
+            ask(&mut s.spec);
+        });
+        for_a_while(&mut world);
+        assert_eq!(moves(&world), [], "{what}");
+    }
+}
+
+fn reserve(spec: &mut ServiceSpec) -> &mut ResourceObject {
+    let resources = spec.task_template.get_or_insert_default().resources.get_or_insert_default();
+    resources.reservations.get_or_insert_default()
+}
+
+fn publish(spec: &mut ServiceSpec) {
+    spec.endpoint_spec = Some(EndpointSpec {
+        ports: Some(vec![EndpointPortConfig {
+            target_port: Some(80),
+            published_port: Some(80),
+            publish_mode: Some(EndpointPortConfigPublishModeEnum::HOST),
+            ..Default::default()
+        }]),
+        ..Default::default()
+    });
 }
 
 #[test]
