@@ -14,6 +14,10 @@
 //! the last clone of the [`Store`] is dropped. A proposal whose future is dropped may still be
 //! applied.
 
+#[cfg(not(feature = "seeded-bugs"))]
+mod bugs;
+#[cfg(feature = "seeded-bugs")]
+pub mod bugs;
 mod compaction;
 mod disk;
 mod elector;
@@ -25,6 +29,11 @@ mod log;
 mod machine;
 mod members;
 mod network;
+#[cfg(not(feature = "seeded-bugs"))]
+mod outside;
+#[cfg(feature = "seeded-bugs")]
+#[path = "simulated.rs"]
+pub mod outside;
 mod proposals;
 mod recent;
 mod recovery;
@@ -57,6 +66,7 @@ pub use proposals::MAX_PROPOSAL_BYTES;
 pub use transport::{Alone, MAX_CALL_BYTES, RaftCall, Transport, TransportError};
 
 use crate::{
+    bugs::Bug,
     compaction::Pace,
     disk::Disk,
     elector::Elector,
@@ -207,6 +217,9 @@ impl Store {
     /// it asks the others whether it still leads.
     pub async fn barrier(&self) -> Result<(), StoreError> {
         self.must_lead()?;
+        if bugs::active(Bug::ReadStale) {
+            return Ok(());
+        }
         self.while_leading(self.raft().ensure_linearizable()).await?;
         Ok(())
     }
@@ -265,14 +278,14 @@ impl Store {
     /// Seals the files with a new data key. If it is interrupted, the next opening completes it.
     pub async fn rotate_data_key(&self) -> Result<(), StoreError> {
         let disk = self.disk()?;
-        disk::blocking(move || disk.change_data_key()).await?
+        outside::blocking(move || disk.change_data_key()).await?
     }
 
     /// Locks the data key under `unlock`, or leaves it open on the disk. The files stay as they are;
     /// Docker changes the data key too ([`Store::rotate_data_key`]).
     pub async fn set_unlock_key(&self, unlock: Option<UnlockKey>) -> Result<(), StoreError> {
         let disk = self.disk()?;
-        Ok(disk::blocking(move || disk.vault().set_unlock_key(unlock)).await??)
+        Ok(outside::blocking(move || disk.vault().set_unlock_key(unlock)).await??)
     }
 
     fn disk(&self) -> Result<Arc<Disk>, StoreError> {
@@ -318,7 +331,7 @@ impl Store {
     ) -> Result<Store, StoreError> {
         config.manager_id()?;
         let (dir, keys) = (config.dir.clone(), config.keys.clone());
-        let disk = disk::blocking(move || Disk::open(&dir, &keys, create)).await??;
+        let disk = outside::blocking(move || Disk::open(&dir, &keys, create)).await??;
         Store::run(config, transport, disk).await
     }
 
