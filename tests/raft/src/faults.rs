@@ -29,6 +29,8 @@ pub(crate) enum End {
     Lossless,
     Fast(Vec<Pair>),
     FastDisk(usize),
+    /// The power goes, and the disk will be fast.
+    Dark(usize),
     Start(usize),
 }
 
@@ -107,15 +109,14 @@ impl Run<'_> {
             }
             Kind::Blackout => {
                 self.note(kind, String::new());
-                let apart = self.random.random_bool(0.5);
-                for victim in 0..self.plan.hosts {
-                    self.crash(victim);
-                    let each = match apart {
-                        true => lasts.mul_f64(self.random.random()),
-                        false => lasts,
-                    };
-                    self.ends(each, End::Start(victim));
-                }
+                self.blackout();
+            }
+            Kind::DarkLeader => {
+                let leader = self.leader().unwrap_or(victim);
+                self.note(kind, format!("m{leader}"));
+                self.shared.disks[leader].set_speed(lasts / 4, lasts);
+                let after = lasts.mul_f64(self.random.random());
+                self.ends(after, End::Dark(leader));
             }
             Kind::SlowDisk => {
                 let most = SLOWEST.mul_f64(self.random.random::<f64>().powi(4));
@@ -137,6 +138,18 @@ impl Run<'_> {
                     self.order(Order::Add(manager_name(host)));
                 }
             }
+        }
+    }
+
+    /// All managers' power goes. It comes back at once, or for each at its own time.
+    fn blackout(&mut self) {
+        let lasts = self.plan.lasts.mul_f64(self.random.random());
+        let apart = self.random.random_bool(0.5);
+        for victim in 0..self.plan.hosts {
+            self.crash(victim);
+            let part: f64 = if apart { self.random.random() } else { 1.0 };
+            let each = lasts.mul_f64(part);
+            self.ends(each, End::Start(victim));
         }
     }
 
@@ -191,6 +204,10 @@ impl Run<'_> {
             }
             End::FastDisk(host) => {
                 self.shared.disks[*host].set_speed(self.plan.disk.0, self.plan.disk.1);
+            }
+            End::Dark(host) => {
+                self.shared.disks[*host].set_speed(self.plan.disk.0, self.plan.disk.1);
+                self.blackout();
             }
             End::Start(host) => self.start(*host),
         }

@@ -1,5 +1,6 @@
 //! What has happened, and the rules about it that hold at any time.
 
+use serde::{Deserialize, Serialize};
 use shoal_store::outside::Content;
 use std::{collections::BTreeMap, ops::AddAssign, time::Duration};
 
@@ -21,7 +22,7 @@ pub(crate) struct Wish {
 }
 
 /// Figures of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
 pub struct Figures {
     /// Writes known to be there.
     pub writes: u64,

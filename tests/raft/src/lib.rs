@@ -5,10 +5,11 @@
 //! The store's source is built once more for this (`store/`), with chance, time of day and disks
 //! given from here, and with bugs that can be switched on. See `design/store.md`.
 //!
-//! No tasks of its own; each run is one thread's.
+//! No tasks of its own; each simulation is one thread of one process.
 
 mod client;
 mod disk;
+mod entropy;
 mod faults;
 mod history;
 mod manager;
@@ -19,6 +20,6 @@ mod shared;
 mod wire;
 
 pub use history::Figures;
-pub use many::{run_many, run_until_found};
-pub use run::{Outcome, run};
+pub use many::{alone, run_many, run_until_found, simulate_here};
+pub use run::Outcome;
 pub use shoal_store::bugs::Bug;

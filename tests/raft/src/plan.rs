@@ -24,6 +24,8 @@ pub(crate) enum Kind {
     PowerCut,
     /// All managers' power goes.
     Blackout,
+    /// The leader's disk is slow, and then all managers' power goes.
+    DarkLeader,
     /// A manager's disk is slow, up to hanging for seconds.
     SlowDisk,
     /// The leader gives the lead away.
@@ -34,7 +36,7 @@ pub(crate) enum Kind {
     RotateKey,
 }
 
-const KINDS: [Kind; 13] = [
+const KINDS: [Kind; 14] = [
     Kind::Isolate,
     Kind::OneWay,
     Kind::Split,
@@ -44,6 +46,7 @@ const KINDS: [Kind; 13] = [
     Kind::Crash,
     Kind::PowerCut,
     Kind::Blackout,
+    Kind::DarkLeader,
     Kind::SlowDisk,
     Kind::StepDown,
     Kind::Members,
@@ -90,7 +93,7 @@ impl Plan {
             latency: (ms(random.random_range(0..2)), ms(random.random_range(2..12))),
             disk: (ms(0), ms(random.random_range(0..6))),
             kinds,
-            faults: random.random_range(5..16),
+            faults: random.random_range(8..24),
             pause: ms(random.random_range(100..1500)),
             lasts: ms(random.random_range(100..3500)),
         }

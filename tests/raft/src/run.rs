@@ -3,6 +3,7 @@
 use crate::{
     client,
     disk::Disk,
+    entropy,
     faults::{End, mends},
     history::Figures,
     manager,
@@ -11,6 +12,7 @@ use crate::{
     wire::Order,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
+use serde::{Deserialize, Serialize};
 use shoal_store::{bugs::Bug, outside};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +40,7 @@ const ROUNDS: u64 = 4;
 const EVER: Duration = Duration::from_secs(3600);
 
 /// What a run has come to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
@@ -53,7 +55,8 @@ pub struct Outcome {
 }
 
 /// Runs one seed, with a bug if one is given.
-pub fn run(seed: u64, bug: Option<Bug>, aloud: bool) -> Outcome {
+pub(crate) fn run(seed: u64, bug: Option<Bug>, aloud: bool) -> Outcome {
+    entropy::fix();
     let dir = tempfile::Builder::new().prefix("shoal-raft-").tempdir_in(folder());
     let dir = dir.expect("a folder can be made for the managers' disks");
     let mut random = SmallRng::seed_from_u64(seed);
@@ -309,7 +312,8 @@ impl<'a> Run<'a> {
     /// Everything ends that was wrong.
     fn calm(&mut self) {
         self.shared.note("calm");
-        for (_, end) in std::mem::take(&mut self.due) {
+        // Some ends begin something that ends later.
+        while let Some((_, end)) = self.due.pop_first() {
             self.end(end);
         }
         self.end(End::Lossless);

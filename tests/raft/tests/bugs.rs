@@ -1,6 +1,6 @@
 //! The proof that the seeds can find something: each of these bugs is found within its budget.
 
-use shoal_raft_tests::{Bug, run_until_found};
+use shoal_raft_tests::{Bug, run_until_found, simulate_here};
 
 /// A bug, and within how many seeds, from 1 on, it must be found.
 const BUDGETS: &[(Bug, u64)] = &[
@@ -30,4 +30,10 @@ fn each_seeded_bug_is_found_within_its_budget() {
         }
     }
     assert!(missed.is_empty(), "not found: {missed:?}");
+}
+
+#[test]
+#[ignore = "one simulation, for which the others start this program once more"]
+fn one_simulation() {
+    simulate_here();
 }

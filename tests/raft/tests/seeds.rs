@@ -1,6 +1,6 @@
 //! Managers, clients and faults, all from a seed.
 
-use shoal_raft_tests::{Figures, Outcome, run, run_many};
+use shoal_raft_tests::{Figures, Outcome, alone, run_many, simulate_here};
 use std::{env, ops::Range, time::Duration};
 
 /// Seeds of a CI run.
@@ -31,10 +31,10 @@ fn report(outcome: &Outcome) {
 #[test]
 fn nothing_acknowledged_is_lost_and_all_managers_agree_whatever_fails() {
     let seeds = seeds();
-    let (alone, all) = (seeds.end - seeds.start == 1, seeds == SEEDS);
-    let outcomes = match alone {
-        true => vec![run(seeds.start, None, true)],
-        false => run_many(seeds, None),
+    let (one, all) = (seeds.end - seeds.start == 1, seeds == SEEDS);
+    let outcomes = match one {
+        true => vec![alone(seeds.start, None, true)],
+        false => run_many(seeds),
     };
     let mut sum = Figures::default();
     let mut wrong = Vec::new();
@@ -50,20 +50,26 @@ fn nothing_acknowledged_is_lost_and_all_managers_agree_whatever_fails() {
     if all {
         // They do try it.
         let n = outcomes.len() as u64;
-        assert!(sum.faults > 5 * n && sum.leaders > 3 * n && sum.starts > 6 * n, "{sum:?}");
-        assert!(sum.writes > 100 * n && sum.reads > 20 * n, "{sum:?}");
-        assert!(sum.snapshots > n && sum.members > 2 * n, "{sum:?}");
-        assert!(sum.time > Duration::from_secs(10) * n as u32, "{sum:?}");
+        assert!(sum.faults > 8 * n && sum.leaders > 2 * n && sum.starts > 8 * n, "{sum:?}");
+        assert!(sum.writes > 200 * n && sum.reads > 30 * n, "{sum:?}");
+        assert!(sum.snapshots > 2 * n && sum.members > 2 * n, "{sum:?}");
+        assert!(sum.time > Duration::from_secs(5) * n as u32, "{sum:?}");
     }
 }
 
 #[test]
 fn the_same_seed_does_the_same() {
     for seed in [1, 2, 3] {
-        let [first, second] = [(); 2].map(|()| run(seed, None, false));
+        let [first, second] = [(); 2].map(|()| alone(seed, None, false));
         if first.fingerprint != second.fingerprint {
             let differ = first.story.iter().zip(&second.story).find(|(a, b)| a != b);
             panic!("seed {seed}: {differ:?}, {:?} and {:?}", first.figures, second.figures);
         }
     }
+}
+
+#[test]
+#[ignore = "one simulation, for which the others start this program once more"]
+fn one_simulation() {
+    simulate_here();
 }
