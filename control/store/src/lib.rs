@@ -170,7 +170,12 @@ impl Store {
         own_addr: &str,
         transport: Arc<dyn Transport>,
     ) -> Result<Store, StoreError> {
-        let store = Store::create(config, transport).await?;
+        let dir = config.dir.clone();
+        let store = Store::start(config, transport, true).await?;
+        if store.raft().is_initialized().await? {
+            store.shutdown().await;
+            return Err(StoreError::Exists { dir });
+        }
         let members = BTreeMap::from([(store.0.node_id, Peer { addr: own_addr.to_owned() })]);
         store.raft().initialize(members).await.map_err(StoreError::raft)?;
         store.lead().await?;
@@ -178,12 +183,20 @@ impl Store {
     }
 
     /// Makes an empty store that waits until the leader takes this node in
-    /// ([`Store::add_member`], called there). [`Store::handle`] must be reachable meanwhile.
+    /// ([`Store::add_member`], called there). [`Store::handle`] must be reachable meanwhile. One that
+    /// waited before and has heard of a leader, but of no members yet, waits on.
     pub async fn join(
         config: StoreConfig,
         transport: Arc<dyn Transport>,
     ) -> Result<Store, StoreError> {
-        Store::create(config, transport).await
+        let dir = config.dir.clone();
+        let store = Store::start(config, transport, true).await?;
+        let (voters, _) = store.voters().await?;
+        if !voters.is_empty() {
+            store.shutdown().await;
+            return Err(StoreError::Exists { dir });
+        }
+        Ok(store)
     }
 
     /// Opens the store of this node. A manager that is alone has replayed its log and leads when
@@ -311,19 +324,6 @@ impl Store {
         leadership::while_leading(self.leadership(), answer).await
     }
 
-    async fn create(
-        config: StoreConfig,
-        transport: Arc<dyn Transport>,
-    ) -> Result<Store, StoreError> {
-        let dir = config.dir.clone();
-        let store = Store::start(config, transport, true).await?;
-        if store.raft().is_initialized().await? {
-            store.shutdown().await;
-            return Err(StoreError::Exists { dir });
-        }
-        Ok(store)
-    }
-
     async fn start(
         config: StoreConfig,
         transport: Arc<dyn Transport>,
@@ -401,17 +401,22 @@ impl Store {
 
     async fn check_membership(&self, dir: PathBuf) -> Result<(), StoreError> {
         let own = self.0.node_id;
-        let members = self.raft().with_raft_state(move |state| {
-            let membership = state.membership_state.effective().membership();
-            let voters: BTreeSet<ManagerId> = membership.voter_ids().collect();
-            (voters, membership.get_node(&own).is_some())
-        });
-        match members.await? {
+        match self.voters().await? {
             (voters, _) if voters.is_empty() => Err(StoreError::Missing { dir }),
             (_, false) => Err(StoreError::Removed { dir, node_id: own.into() }),
             (voters, true) if voters.len() == 1 && voters.contains(&own) => self.lead().await,
             _ => Ok(()), // whoever is elected
         }
+    }
+
+    /// The voters, as the log on the disk has them, and whether this manager is one of the members.
+    async fn voters(&self) -> Result<(BTreeSet<ManagerId>, bool), StoreError> {
+        let own = self.0.node_id;
+        let members = self.raft().with_raft_state(move |state| {
+            let membership = state.membership_state.effective().membership();
+            (membership.voter_ids().collect(), membership.get_node(&own).is_some())
+        });
+        Ok(members.await?)
     }
 
     /// The only voter: takes the lead, and waits until all that is in the log is applied.

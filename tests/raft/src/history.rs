@@ -68,6 +68,8 @@ pub(crate) struct History {
     violation: Option<String>,
     story: Vec<String>,
     pub(crate) aloud: bool,
+    /// Where the disks are: its name is another each time, and not told.
+    pub(crate) folder: String,
     fingerprint: u64,
     pub(crate) now: Duration,
 }
@@ -79,8 +81,13 @@ impl History {
     }
 
     pub(crate) fn violate(&mut self, what: String) {
+        let what = self.nameless(what);
         self.note(format!("VIOLATION: {what}"));
         self.violation.get_or_insert(what);
+    }
+
+    fn nameless(&self, text: String) -> String {
+        text.replace(&self.folder, "")
     }
 
     /// Of all that has happened.
@@ -94,6 +101,7 @@ impl History {
 
     /// Something that a reader of the story wants to know.
     pub(crate) fn note(&mut self, what: String) {
+        let what = self.nameless(what);
         let line = format!("{:9.3} {what}", self.now.as_secs_f64());
         self.mix(&line);
         if self.aloud {

@@ -64,6 +64,7 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>, aloud: bool) -> Outcome {
     let disks = (0..plan.hosts).map(|n| Disk::new(dir.path().join(manager_name(n)))).collect();
     let shared = Rc::new(Shared::new(random.random(), bug, disks, plan.snapshots));
     shared.history.borrow_mut().aloud = aloud;
+    shared.history.borrow_mut().folder = dir.path().display().to_string();
     outside::enter(Some(shared.clone()));
     let run = Run::new(shared.clone(), plan, random);
     run.to_its_end();
