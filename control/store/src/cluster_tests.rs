@@ -416,6 +416,50 @@ async fn managers_are_taken_in_moved_and_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_ended_before_it_heard_of_any_members_can_still_join() {
+    use crate::{types::Types, wire};
+    use openraft::raft::AppendEntriesRequest;
+    let cluster = Cluster::of(&["a"]).await;
+    cluster.join("b").await;
+    // A leader's first word, before the log.
+    let vote = cluster.store("a").raft().metrics().borrow().vote;
+    let (prev_log_id, entries, leader_commit) = (None, Vec::new(), None);
+    let word = AppendEntriesRequest::<Types> { vote, prev_log_id, entries, leader_commit };
+    let word = wire::encode(&word).unwrap();
+    cluster.store("b").handle("a", RaftCall::Append, &word).await.unwrap();
+    cluster.stop("b").await;
+    let opened = Store::open(cluster.store_config("b"), cluster.end("b")).await;
+    assert!(matches!(opened.err(), Some(StoreError::Missing { .. })), "it is no manager yet");
+    cluster.join("b").await;
+    cluster.store("a").add_member("b", &addr("b")).await.unwrap();
+    cluster.write("both").await;
+    cluster.settled(1).await;
+    cluster.stop("b").await;
+    let again = Store::join(cluster.store_config("b"), cluster.end("b")).await;
+    assert!(matches!(again.err(), Some(StoreError::Exists { .. })), "it is one now");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_is_said_to_be_let_go_only_when_that_holds() {
+    let cluster = Cluster::of(&["a", "b", "c"]).await;
+    cluster.write("before").await;
+    let old = cluster.store("a");
+    cluster.net.cut_off("a", &["b", "c"]);
+    // It is in the leader's log, and nobody waits for it to be committed.
+    let left = timeout(Duration::from_millis(100), old.remove_member("c")).await;
+    assert!(left.is_err(), "nobody has confirmed it: {left:?}");
+    assert_eq!(old.members().len(), 2, "the leader goes by it at once");
+    // Asked again, it is not done because it is under way.
+    for result in [old.remove_member("c").await, old.remove_member("c").await] {
+        assert!(matches!(result, Err(StoreError::NoLeader)), "{result:?}");
+    }
+    cluster.write("meanwhile").await;
+    cluster.net.heal();
+    cluster.settled(2).await;
+    assert_eq!(cluster.leader().await.members().len(), 3, "it has not happened");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_is_let_go_whom_the_majority_needs() {
     let cluster = Cluster::of(&["a"]).await;
     let only = cluster.store("a");

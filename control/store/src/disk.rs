@@ -1,35 +1,32 @@
 //! The store's files: log entries and vote in a database, the snapshot in a file of its own. Blocking;
 //! what a function has written is on the disk when it returns. Entries and snapshots are sealed.
 
+mod entries;
+
+use self::entries::Ends;
 use crate::{
+    bugs::{self, Bug},
     error::{DiskError, StoreError},
     keys::Keys,
-    seal::Label,
+    outside,
     snapshots::Snapshots,
-    tail::{Record, Tail},
-    types::{Entry, LogId, ManagerId, SnapshotMeta, Vote},
+    tail::Tail,
+    types::{ManagerId, SnapshotMeta, Vote},
     vault::Vault,
 };
 use redb::{
-    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    Database, DatabaseError, ReadableDatabase, StorageBackend, TableDefinition,
     backends::FileBackend,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    any::Any,
     fs::{self, OpenOptions},
     io::{self, ErrorKind},
-    ops::Bound,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
-use tokio::{
-    runtime::{Handle, RuntimeFlavor},
-    sync::watch,
-    task::block_in_place,
-};
+use tokio::sync::watch;
 
 /// Entries by index: postcard, sealed.
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
@@ -52,9 +49,6 @@ const NODE_ID: &str = "node-id";
 /// Pages redb keeps in memory. The state itself is in memory anyway.
 const CACHE_BYTES: usize = 16 << 20;
 
-/// Log entries sealed anew in one transaction.
-const RESEAL_BATCH: usize = 256;
-
 pub(crate) struct Disk {
     path: PathBuf,
     database: Database,
@@ -70,18 +64,10 @@ pub(crate) struct Disk {
     closed: watch::Sender<()>,
 }
 
-#[derive(Default)]
-struct Ends {
-    /// Written when entries move to the database: it is of use, but not worth a flush of its own.
-    committed: Option<LogId>,
-    /// The last entry written since the store was opened.
-    last: Option<LogId>,
-}
-
 impl Disk {
     /// Opens the files in `dir`, which only its owner may look at.
     pub(crate) fn open(dir: &Path, keys: &Keys, create: bool) -> Result<Disk, StoreError> {
-        Disk::open_with(dir, keys, create, |file| file)
+        Disk::open_with(dir, keys, create, |file| outside::file(dir, file))
     }
 
     /// The same, with something between the database, the tail and their files, in this order.
@@ -164,6 +150,12 @@ impl Disk {
         self.closed.subscribe()
     }
 
+    /// The database's.
+    #[cfg(feature = "seeded-bugs")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) fn vault(&self) -> &Vault {
         &self.vault
     }
@@ -202,151 +194,12 @@ impl Disk {
         Ok(self.vault.end_change()?)
     }
 
-    /// Seals some entries anew, from an index on, and returns the last one's index.
-    pub(crate) fn reseal_entries(&self, from: u64) -> Result<Option<u64>, DiskError> {
-        let _tail = self.all_in_database()?;
-        let transaction = self.database.begin_write()?;
-        let last = {
-            let mut table = transaction.open_table(LOG)?;
-            let mut sealed = Vec::new();
-            for row in table.range(from..)?.take(RESEAL_BATCH) {
-                let (index, record) = row?;
-                let content = self.unseal_entry(index.value(), record.value())?;
-                sealed
-                    .push((index.value(), self.vault.seal(Label::Entry(index.value()), &content)));
-            }
-            for (index, record) in &sealed {
-                table.insert(index, record.as_slice())?;
-            }
-            sealed.last().map(|(index, _)| *index)
-        };
-        transaction.commit()?;
-        Ok(last)
-    }
-
     pub(crate) fn vote(&self) -> Result<Option<Vote>, DiskError> {
         self.value(VOTE)
     }
 
     pub(crate) fn save_vote(&self, vote: &Vote) -> Result<(), DiskError> {
         self.save_value(VOTE, vote)
-    }
-
-    pub(crate) fn committed(&self) -> Option<LogId> {
-        self.lock_committed().committed
-    }
-
-    pub(crate) fn set_committed(&self, committed: Option<LogId>) {
-        self.lock_committed().committed = committed;
-    }
-
-    /// Ids of the last purged entry and of the last entry there is or was.
-    pub(crate) fn log_ends(&self) -> Result<[Option<LogId>; 2], DiskError> {
-        drop(self.all_in_database()?);
-        let purged: Option<LogId> = self.value(PURGED)?;
-        let table = self.database.begin_read()?.open_table(LOG)?;
-        let last =
-            table.last()?.map(|(index, record)| self.open_entry(index.value(), record.value()));
-        let last = last.transpose()?.map(|entry| entry.log_id);
-        Ok([purged, last.or(purged)])
-    }
-
-    /// Entries in order, until they are `max` bytes or more.
-    pub(crate) fn entries(
-        &self,
-        range: (Bound<u64>, Bound<u64>),
-        max: usize,
-    ) -> Result<Vec<Entry>, DiskError> {
-        drop(self.all_in_database()?);
-        let table = self.database.begin_read()?.open_table(LOG)?;
-        let (mut entries, mut bytes) = (Vec::new(), 0);
-        for row in table.range::<u64>(range)? {
-            let (index, record) = row?;
-            bytes += record.value().len();
-            entries.push(self.open_entry(index.value(), record.value())?);
-            if bytes >= max {
-                break;
-            }
-        }
-        Ok(entries)
-    }
-
-    pub(crate) fn append(&self, entries: &[Entry]) -> Result<(), DiskError> {
-        let mut tail = self.lock_tail();
-        let seal = |entry: &Entry| {
-            let (index, content) = (entry.log_id.index, encode_entry(entry)?);
-            Ok((index, self.vault.seal(Label::Entry(index), &content)))
-        };
-        let records = entries.iter().map(seal).collect::<Result<Vec<Record>, DiskError>>()?;
-        self.last(entries.last().map(|entry| entry.log_id));
-        match tail.has_room(&records) {
-            true => tail.append(records).map_err(|source| DiskError::File {
-                action: "write",
-                path: self.tail_path.clone(),
-                source,
-            }),
-            false => self.move_tail(&mut tail, &records),
-        }
-    }
-
-    /// The last entry that is about to be here. No later one is noted as committed: a leader may know
-    /// of more before it is here.
-    fn last(&self, last: Option<LogId>) {
-        let mut ends = self.lock_committed();
-        ends.last = last.or(ends.last);
-    }
-
-    /// Moves what is in the tail to the database, and more behind it.
-    fn move_tail(&self, tail: &mut Tail, more: &[Record]) -> Result<(), DiskError> {
-        if tail.records().is_empty() && more.is_empty() {
-            return Ok(());
-        }
-        let committed = {
-            let ends = self.lock_committed();
-            ends.committed.min(ends.last)
-        };
-        let committed = committed.map(|id| encode(COMMITTED, &id)).transpose()?;
-        let generation = tail.generation() + 1;
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(LOG)?;
-            for (index, record) in tail.records().iter().chain(more) {
-                table.insert(index, record.as_slice())?;
-            }
-            let mut values = transaction.open_table(VALUES)?;
-            values.insert(TAIL, encode(TAIL, &generation)?.as_slice())?;
-            if let Some(committed) = committed {
-                values.insert(COMMITTED, committed.as_slice())?;
-            }
-        }
-        transaction.commit()?;
-        tail.begin(generation);
-        Ok(())
-    }
-
-    /// Nothing is in the tail as long as the guard lives: the database has all.
-    fn all_in_database(&self) -> Result<MutexGuard<'_, Tail>, DiskError> {
-        let mut tail = self.lock_tail();
-        self.move_tail(&mut tail, &[])?;
-        Ok(tail)
-    }
-
-    /// Removes the entries from `index` on.
-    pub(crate) fn truncate(&self, index: u64) -> Result<(), DiskError> {
-        let _tail = self.all_in_database()?;
-        let transaction = self.database.begin_write()?;
-        transaction.open_table(LOG)?.retain_in(index.., |_, _| false)?;
-        Ok(transaction.commit()?)
-    }
-
-    /// Removes the entries up to and with `last`.
-    pub(crate) fn purge(&self, last: &LogId) -> Result<(), DiskError> {
-        let _tail = self.all_in_database()?;
-        let bytes = encode(PURGED, last)?;
-        let transaction = self.database.begin_write()?;
-        transaction.open_table(LOG)?.retain_in(..=last.index, |_, _| false)?;
-        transaction.open_table(VALUES)?.insert(PURGED, bytes.as_slice())?;
-        Ok(transaction.commit()?)
     }
 
     pub(crate) fn snapshot(&self) -> Result<Option<(SnapshotMeta, Vec<u8>)>, DiskError> {
@@ -362,22 +215,11 @@ impl Disk {
 
     fn write_snapshot(&self, meta: &SnapshotMeta, data: &[u8]) -> Result<(), DiskError> {
         let name = self.snapshots.write(meta, data, &self.vault)?;
-        self.save_value(SNAPSHOT, &name)?;
+        if !bugs::active(Bug::ForgetSnapshot) {
+            self.save_value(SNAPSHOT, &name)?;
+        }
         self.snapshots.remove_others(Some(&name));
         Ok(())
-    }
-
-    fn unseal_entry(&self, index: u64, record: &[u8]) -> Result<Vec<u8>, DiskError> {
-        self.vault.unseal(Label::Entry(index), record).map_err(|source| {
-            let what = format!("log entry {index}");
-            DiskError::Sealed { what, path: self.path.clone(), source: source.into() }
-        })
-    }
-
-    fn open_entry(&self, index: u64, record: &[u8]) -> Result<Entry, DiskError> {
-        let content = self.unseal_entry(index, record)?;
-        postcard::from_bytes(&content)
-            .map_err(|source| DiskError::Format { what: "log entry", source: source.into() })
     }
 
     fn value<T: DeserializeOwned>(&self, name: &'static str) -> Result<Option<T>, DiskError> {
@@ -394,14 +236,6 @@ impl Disk {
     fn lock_snapshot(&self) -> MutexGuard<'_, ()> {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn lock_committed(&self) -> MutexGuard<'_, Ends> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_tail(&self) -> MutexGuard<'_, Tail> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn make_tables(database: &Database) -> Result<(), DiskError> {
@@ -417,43 +251,6 @@ fn value<T: DeserializeOwned>(
 ) -> Result<Option<T>, DiskError> {
     let table = database.begin_read()?.open_table(VALUES)?;
     table.get(name)?.map(|bytes| decode(name, bytes.value())).transpose()
-}
-
-/// Runs blocking work beside the runtime's threads.
-pub(crate) async fn blocking<R: Send + 'static>(
-    work: impl FnOnce() -> R + Send + 'static,
-) -> Result<R, DiskError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result),
-        Err(error) if error.is_panic() => Err(panicked(&*error.into_panic())),
-        Err(_) => Err(DiskError::Ending),
-    }
-}
-
-/// Runs blocking work that somebody waits for on this thread, and lets another of the runtime's take
-/// over what else there is to do: one thread less to wake on the way.
-pub(crate) async fn blocking_here<R: Send + 'static>(
-    work: impl FnOnce() -> R + Send + 'static,
-) -> Result<R, DiskError> {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => {
-            let work = AssertUnwindSafe(|| block_in_place(work));
-            catch_unwind(work).map_err(|panic| panicked(&*panic))
-        }
-        _ => blocking(work).await,
-    }
-}
-
-/// redb panics on pages that make no sense; the log must end with a reason then.
-fn panicked(panic: &(dyn Any + Send)) -> DiskError {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
-    DiskError::Panic(text.to_owned())
-}
-
-fn encode_entry(entry: &Entry) -> Result<Vec<u8>, DiskError> {
-    postcard::to_stdvec(entry)
-        .map_err(|source| DiskError::Format { what: "log entry", source: source.into() })
 }
 
 fn encode(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, DiskError> {

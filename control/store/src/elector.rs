@@ -15,12 +15,12 @@
 use crate::{
     leadership::Metrics,
     network::Network,
+    outside::random,
     transport::RaftCall,
     types::{LogId, ManagerId, Raft, Vote},
     wire,
 };
 use openraft::ServerState;
-use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 use tokio::{
@@ -243,8 +243,4 @@ impl Elector {
         (silent || self.raft.trigger().heartbeat().await.is_ok())
             && self.raft.with_raft_state(|_| ()).await.is_ok()
     }
-}
-
-fn random() -> f64 {
-    rand::rng().random()
 }

@@ -14,6 +14,10 @@
 //! the last clone of the [`Store`] is dropped. A proposal whose future is dropped may still be
 //! applied.
 
+#[cfg(not(feature = "seeded-bugs"))]
+mod bugs;
+#[cfg(feature = "seeded-bugs")]
+pub mod bugs;
 mod compaction;
 mod disk;
 mod elector;
@@ -25,6 +29,11 @@ mod log;
 mod machine;
 mod members;
 mod network;
+#[cfg(not(feature = "seeded-bugs"))]
+mod outside;
+#[cfg(feature = "seeded-bugs")]
+#[path = "simulated.rs"]
+pub mod outside;
 mod proposals;
 mod recent;
 mod recovery;
@@ -57,6 +66,7 @@ pub use proposals::MAX_PROPOSAL_BYTES;
 pub use transport::{Alone, MAX_CALL_BYTES, RaftCall, Transport, TransportError};
 
 use crate::{
+    bugs::Bug,
     compaction::Pace,
     disk::Disk,
     elector::Elector,
@@ -160,7 +170,12 @@ impl Store {
         own_addr: &str,
         transport: Arc<dyn Transport>,
     ) -> Result<Store, StoreError> {
-        let store = Store::create(config, transport).await?;
+        let dir = config.dir.clone();
+        let store = Store::start(config, transport, true).await?;
+        if store.raft().is_initialized().await? {
+            store.shutdown().await;
+            return Err(StoreError::Exists { dir });
+        }
         let members = BTreeMap::from([(store.0.node_id, Peer { addr: own_addr.to_owned() })]);
         store.raft().initialize(members).await.map_err(StoreError::raft)?;
         store.lead().await?;
@@ -168,12 +183,20 @@ impl Store {
     }
 
     /// Makes an empty store that waits until the leader takes this node in
-    /// ([`Store::add_member`], called there). [`Store::handle`] must be reachable meanwhile.
+    /// ([`Store::add_member`], called there). [`Store::handle`] must be reachable meanwhile. One that
+    /// waited before and has heard of a leader, but of no members yet, waits on.
     pub async fn join(
         config: StoreConfig,
         transport: Arc<dyn Transport>,
     ) -> Result<Store, StoreError> {
-        Store::create(config, transport).await
+        let dir = config.dir.clone();
+        let store = Store::start(config, transport, true).await?;
+        let (voters, _) = store.voters().await?;
+        if !voters.is_empty() {
+            store.shutdown().await;
+            return Err(StoreError::Exists { dir });
+        }
+        Ok(store)
     }
 
     /// Opens the store of this node. A manager that is alone has replayed its log and leads when
@@ -207,6 +230,9 @@ impl Store {
     /// it asks the others whether it still leads.
     pub async fn barrier(&self) -> Result<(), StoreError> {
         self.must_lead()?;
+        if bugs::active(Bug::ReadStale) {
+            return Ok(());
+        }
         self.while_leading(self.raft().ensure_linearizable()).await?;
         Ok(())
     }
@@ -265,14 +291,14 @@ impl Store {
     /// Seals the files with a new data key. If it is interrupted, the next opening completes it.
     pub async fn rotate_data_key(&self) -> Result<(), StoreError> {
         let disk = self.disk()?;
-        disk::blocking(move || disk.change_data_key()).await?
+        outside::blocking(move || disk.change_data_key()).await?
     }
 
     /// Locks the data key under `unlock`, or leaves it open on the disk. The files stay as they are;
     /// Docker changes the data key too ([`Store::rotate_data_key`]).
     pub async fn set_unlock_key(&self, unlock: Option<UnlockKey>) -> Result<(), StoreError> {
         let disk = self.disk()?;
-        Ok(disk::blocking(move || disk.vault().set_unlock_key(unlock)).await??)
+        Ok(outside::blocking(move || disk.vault().set_unlock_key(unlock)).await??)
     }
 
     fn disk(&self) -> Result<Arc<Disk>, StoreError> {
@@ -298,19 +324,6 @@ impl Store {
         leadership::while_leading(self.leadership(), answer).await
     }
 
-    async fn create(
-        config: StoreConfig,
-        transport: Arc<dyn Transport>,
-    ) -> Result<Store, StoreError> {
-        let dir = config.dir.clone();
-        let store = Store::start(config, transport, true).await?;
-        if store.raft().is_initialized().await? {
-            store.shutdown().await;
-            return Err(StoreError::Exists { dir });
-        }
-        Ok(store)
-    }
-
     async fn start(
         config: StoreConfig,
         transport: Arc<dyn Transport>,
@@ -318,7 +331,7 @@ impl Store {
     ) -> Result<Store, StoreError> {
         config.manager_id()?;
         let (dir, keys) = (config.dir.clone(), config.keys.clone());
-        let disk = disk::blocking(move || Disk::open(&dir, &keys, create)).await??;
+        let disk = outside::blocking(move || Disk::open(&dir, &keys, create)).await??;
         Store::run(config, transport, disk).await
     }
 
@@ -388,17 +401,22 @@ impl Store {
 
     async fn check_membership(&self, dir: PathBuf) -> Result<(), StoreError> {
         let own = self.0.node_id;
-        let members = self.raft().with_raft_state(move |state| {
-            let membership = state.membership_state.effective().membership();
-            let voters: BTreeSet<ManagerId> = membership.voter_ids().collect();
-            (voters, membership.get_node(&own).is_some())
-        });
-        match members.await? {
+        match self.voters().await? {
             (voters, _) if voters.is_empty() => Err(StoreError::Missing { dir }),
             (_, false) => Err(StoreError::Removed { dir, node_id: own.into() }),
             (voters, true) if voters.len() == 1 && voters.contains(&own) => self.lead().await,
             _ => Ok(()), // whoever is elected
         }
+    }
+
+    /// The voters, as the log on the disk has them, and whether this manager is one of the members.
+    async fn voters(&self) -> Result<(BTreeSet<ManagerId>, bool), StoreError> {
+        let own = self.0.node_id;
+        let members = self.raft().with_raft_state(move |state| {
+            let membership = state.membership_state.effective().membership();
+            (membership.voter_ids().collect(), membership.get_node(&own).is_some())
+        });
+        Ok(members.await?)
     }
 
     /// The only voter: takes the lead, and waits until all that is in the log is applied.

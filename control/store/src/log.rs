@@ -1,8 +1,10 @@
 //! openraft's view of the log on disk.
 
 use crate::{
-    disk::{Disk, blocking, blocking_here},
+    bugs::{self, Bug},
+    disk::Disk,
     error::{DiskError, any},
+    outside::{blocking, blocking_here},
     recent::Recent,
     types::{Entry, LogId, ManagerId, StorageError, Types, Vote},
     writer::Writer,
@@ -79,7 +81,7 @@ impl Log {
     }
 
     async fn put(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
-        if self.leads(&entries) {
+        if self.leads(&entries) || bugs::active(Bug::AckBeforeFsync) {
             self.recent().push(entries.clone());
             let taken = self.writer.later(entries);
             return taken
@@ -134,7 +136,9 @@ impl RaftLogStorage<Types> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let vote = *vote;
-        self.run(StorageIOError::write_vote, move |disk| disk.save_vote(&vote)).await?;
+        if !bugs::active(Bug::ForgetVote) {
+            self.run(StorageIOError::write_vote, move |disk| disk.save_vote(&vote)).await?;
+        }
         self.vote = Some(vote);
         Ok(())
     }
@@ -143,7 +147,8 @@ impl RaftLogStorage<Types> for Log {
     /// may have sent entries that are no longer in its own log, and would give their places to others.
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
         let vote = self.run(StorageIOError::read_vote, Disk::vote).await?;
-        Ok(vote.map(|vote| match vote.leader_id.node_id == self.own {
+        let own = |vote: &Vote| vote.leader_id.node_id == self.own;
+        Ok(vote.map(|vote| match own(&vote) && !bugs::active(Bug::LeadOn) {
             true => Vote { committed: false, ..vote },
             false => vote,
         }))

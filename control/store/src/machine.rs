@@ -1,8 +1,10 @@
 //! The state machine: the state in memory, and its snapshots on disk.
 
 use crate::{
-    disk::{Disk, blocking},
+    bugs::{self, Bug},
+    disk::Disk,
     error::{DiskError, any},
+    outside::{self, blocking},
     types::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, Types},
     writer::Written,
 };
@@ -64,6 +66,7 @@ impl Machine {
             None => Ok::<_, DiskError>((SnapshotMeta::default(), State::default())),
         })
         .await??;
+        outside::installed(&disk, meta.last_log_id);
         let version = watch::Sender::new(state.version);
         let replica = Arc::new(Replica { state: RwLock::new(state), version });
         let (applied, membership) = (meta.last_log_id, meta.last_membership);
@@ -118,10 +121,12 @@ impl RaftStateMachine<Types> for Machine {
         let mut results = Vec::new();
         for entry in entries {
             let id = entry.log_id;
-            self.written
-                .until(id.index)
-                .await
-                .map_err(|e| StorageError::IO { source: StorageIOError::apply(id, any(&e)) })?;
+            if !bugs::active(Bug::ApplyBeforeFsync) {
+                let written = self.written.until(id.index).await;
+                written
+                    .map_err(|e| StorageError::IO { source: StorageIOError::apply(id, any(&e)) })?;
+            }
+            outside::applying(&self.disk, &entry);
             results.push(self.apply_one(entry).map_err(|e| StorageError::IO {
                 source: StorageIOError::apply(id, AnyError::new(&e)),
             })?);
@@ -162,6 +167,7 @@ impl RaftStateMachine<Types> for Machine {
         .await
         .and_then(|result| result)
         .map_err(|e| write_error(meta, &e))?;
+        outside::installed(&self.disk, meta.last_log_id);
         self.replica.write(|present| *present = state);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();

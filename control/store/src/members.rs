@@ -7,7 +7,7 @@ use crate::{
     Store,
     error::StoreError,
     leadership::{Metrics, SILENCE},
-    types::{ManagerId, Peer},
+    types::{Batch, ManagerId, Peer},
 };
 use openraft::ChangeMembers;
 use std::{
@@ -71,7 +71,7 @@ impl Store {
         self.must_lead()?;
         self.set_addr(id, addr).await?;
         if self.metrics().membership_config.membership().voter_ids().any(|voter| voter == id) {
-            return self.settle_membership().await;
+            return self.membership_holds().await;
         }
         let caught_up = |metrics: &Metrics| {
             let has = metrics.replication.as_ref().and_then(|r| r.get(&id).copied().flatten());
@@ -101,7 +101,8 @@ impl Store {
         self.must_lead()?;
         let members = self.members();
         let Some(leaving) = members.iter().find(|member| member.node_id == node_id) else {
-            return Ok(());
+            // Its store may be thrown away now: that must not be undone.
+            return self.membership_holds().await;
         };
         if leaving.voter {
             check_removal(&members, node_id)?;
@@ -150,6 +151,21 @@ impl Store {
             return Ok(());
         }
         self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await
+    }
+
+    /// Returns once the managers as this leader has them are committed. Somebody who asked for a change
+    /// before may not have waited for it, and it counts on the leader from the moment it is in its log.
+    async fn membership_holds(&self) -> Result<(), StoreError> {
+        self.settle_membership().await?;
+        let committed = self.raft().with_raft_state(|state| {
+            let membership = &state.membership_state;
+            membership.committed().log_id() == membership.effective().log_id()
+        });
+        if !committed.await? {
+            // Whatever is behind it in the log will do.
+            self.while_leading(self.raft().client_write(Batch::new(&[]))).await?;
+        }
+        Ok(())
     }
 
     async fn change(&self, change: ChangeMembers<ManagerId, Peer>) -> Result<(), StoreError> {

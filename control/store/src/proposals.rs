@@ -4,9 +4,11 @@
 //! few of these, and whatever arrives meanwhile goes into the next.
 
 use crate::{
+    bugs::{self, Bug},
     error::StoreError,
     leadership::{Leadership, not_leader, while_leading},
     network::Contacts,
+    outside,
     types::{Batch, ManagerId, Peer, Raft, Transaction, Types},
 };
 use openraft::{
@@ -16,7 +18,7 @@ use openraft::{
 use shoal_model::{Change, Timestamp};
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -92,6 +94,10 @@ async fn gather(
             transactions.push(next.transaction);
             answers.push(next.answer);
         }
+        if bugs::active(Bug::Reorder) {
+            transactions.reverse();
+            answers.reverse();
+        }
         while contacts.silent.load(Ordering::Relaxed) && leadership.borrow().ours {
             tokio::time::sleep(PAUSE).await;
         }
@@ -147,6 +153,5 @@ fn answer(
 }
 
 fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::default().after(since)
+    Timestamp::default().after(outside::now())
 }

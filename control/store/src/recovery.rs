@@ -2,8 +2,9 @@
 
 use crate::{
     Store, StoreConfig,
-    disk::{Disk, blocking},
+    disk::Disk,
     error::StoreError,
+    outside::blocking,
     transport::Transport,
     types::{Entry, ManagerId, Membership, Peer, Vote},
 };

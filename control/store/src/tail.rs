@@ -18,6 +18,7 @@
 //! Numbers are little-endian. A batch is written only after the one before it was flushed. So one that
 //! is torn is the last, and was never acknowledged; one that is damaged has others behind it.
 
+use crate::bugs::{self, Bug};
 use redb::{StorageBackend, backends::FileBackend};
 use std::{
     fs::{File, OpenOptions},
@@ -66,7 +67,10 @@ impl Tail {
         let file = Box::new(wrap(file));
         let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(SIZE).min(SIZE)];
         file.read(0, &mut bytes)?;
-        let (records, end) = read(&bytes, generation)?;
+        let (mut records, end) = read(&bytes, generation)?;
+        if bugs::active(Bug::LoseLast) {
+            records.pop();
+        }
         Ok(Tail { file, generation, records, end, failed: false })
     }
 
@@ -155,7 +159,7 @@ fn read_batch(bytes: &[u8], generation: u64) -> Option<&[u8]> {
     }
     let batch = bytes.get(..HEADER + u32::from_le_bytes(*length) as usize)?;
     let sum = u32::from_le_bytes(*batch.get(12..HEADER)?.first_chunk()?);
-    (checksum(batch) == sum).then(|| &batch[HEADER..])
+    (checksum(batch) == sum || bugs::active(Bug::AcceptTornTail)).then(|| &batch[HEADER..])
 }
 
 fn split(mut batch: &[u8]) -> io::Result<Vec<Record>> {

@@ -113,6 +113,12 @@ impl Batch {
         serde_json::from_slice(&self.0)
     }
 
+    /// Of what it holds.
+    #[cfg(feature = "seeded-bugs")]
+    pub(crate) fn digest(&self) -> u32 {
+        crc32fast::hash(&self.0)
+    }
+
     /// Bytes it takes.
     pub(crate) fn len(&self) -> usize {
         self.0.len()

@@ -7,16 +7,12 @@
 //! before that has simply never had the entry: it asks for votes without it, and never leads on in the term
 //! it lost the entry in (`Log::read_vote`).
 
-use crate::{
-    disk::{Disk, blocking},
-    error::DiskError,
-    types::Entry,
-};
+use crate::{disk::Disk, error::DiskError, outside::blocking, types::Entry};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// Writes entries in the order they were handed over, those that wait in one transaction. What waits is
 /// bounded by who hands over: `proposals` has few entries under way, and waits until they are applied.

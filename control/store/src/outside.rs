@@ -1,0 +1,78 @@
+//! What the store takes from outside besides its network: the time of day, chance, and threads that wait
+//! for the disk.
+//!
+//! The tests on a simulated network (`tests/raft`) build this crate's source once more with `simulated.rs` in
+//! the place of this file, where the simulation gives all of it and watches what is applied.
+
+use crate::{
+    disk::Disk,
+    error::DiskError,
+    types::{Entry, LogId},
+};
+use rand::Rng as _;
+use redb::backends::FileBackend;
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::block_in_place,
+};
+
+/// Since 1970.
+pub(crate) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// From 0 to 1.
+pub(crate) fn random() -> f64 {
+    rand::rng().random()
+}
+
+/// A file of the store in `dir`, as it is used.
+pub(crate) fn file(_dir: &Path, file: FileBackend) -> FileBackend {
+    file
+}
+
+/// An entry is about to be applied.
+#[inline(always)]
+pub(crate) fn applying(_: &Disk, _: &Entry) {}
+
+/// A snapshot up to an entry has taken the place of the state.
+#[inline(always)]
+pub(crate) fn installed(_: &Disk, _: Option<LogId>) {}
+
+/// Runs blocking work beside the runtime's threads.
+pub(crate) async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, DiskError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result),
+        Err(error) if error.is_panic() => Err(panicked(&*error.into_panic())),
+        Err(_) => Err(DiskError::Ending),
+    }
+}
+
+/// Runs blocking work that somebody waits for on this thread, and lets another of the runtime's take
+/// over what else there is to do: one thread less to wake on the way.
+pub(crate) async fn blocking_here<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, DiskError> {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => {
+            let work = AssertUnwindSafe(|| block_in_place(work));
+            catch_unwind(work).map_err(|panic| panicked(&*panic))
+        }
+        _ => blocking(work).await,
+    }
+}
+
+/// redb panics on pages that make no sense; the log must end with a reason then.
+fn panicked(panic: &(dyn Any + Send)) -> DiskError {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("?");
+    DiskError::Panic(text.to_owned())
+}

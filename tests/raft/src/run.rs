@@ -1,0 +1,341 @@
+//! One simulation from its beginning to its end: a cluster is made, faults, calm, judgement.
+
+use crate::{
+    client,
+    disk::Disk,
+    entropy,
+    faults::{End, mends},
+    history::Figures,
+    manager,
+    plan::Plan,
+    shared::{Shared, manager_name},
+    wire::Order,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
+use serde::{Deserialize, Serialize};
+use shoal_store::{bugs::Bug, outside};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+use turmoil::Sim;
+
+/// What one look at the simulation is apart from the next.
+const TICK: Duration = Duration::from_millis(1);
+
+/// How long making the cluster may take.
+const BEGIN: Duration = Duration::from_secs(30);
+
+/// How long it may take after the last fault until every client has written again, and again until all
+/// managers are the same. An election takes a second, a client looks for the leader for as long as its
+/// patience a few times.
+const LIVE: Duration = Duration::from_secs(20);
+
+/// Rounds of writes after the last fault.
+const ROUNDS: u64 = 4;
+
+/// Longer than anything here.
+const EVER: Duration = Duration::from_secs(3600);
+
+/// What a run has come to.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// The first rule that was broken.
+    pub violation: Option<String>,
+    /// The end of the story.
+    pub story: Vec<String>,
+    /// Of everything that has happened.
+    pub fingerprint: u64,
+    /// How much has happened.
+    pub figures: Figures,
+}
+
+/// Runs one seed, with a bug if one is given.
+pub(crate) fn run(seed: u64, bug: Option<Bug>, aloud: bool) -> Outcome {
+    entropy::fix();
+    let dir = tempfile::Builder::new().prefix("shoal-raft-").tempdir_in(folder());
+    let dir = dir.expect("a folder can be made for the managers' disks");
+    let mut random = SmallRng::seed_from_u64(seed);
+    let plan = Plan::new(&mut random);
+    let disks = (0..plan.hosts).map(|n| Disk::new(dir.path().join(manager_name(n)))).collect();
+    let shared = Rc::new(Shared::new(random.random(), bug, disks, plan.snapshots));
+    shared.history.borrow_mut().aloud = aloud;
+    shared.history.borrow_mut().folder = dir.path().display().to_string();
+    outside::enter(Some(shared.clone()));
+    let run = Run::new(shared.clone(), plan, random);
+    run.to_its_end();
+    outside::enter(None);
+    let history = shared.history.borrow();
+    Outcome {
+        seed,
+        violation: history.violation().cloned(),
+        story: history.story().to_vec(),
+        fingerprint: history.fingerprint(),
+        figures: Figures { time: history.now, ..history.figures },
+    }
+}
+
+/// In memory where there is such a folder: the disks are simulated, flushing real ones only costs time.
+fn folder() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() }
+}
+
+pub(crate) struct Run<'a> {
+    pub(crate) sim: Sim<'a>,
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) plan: Plan,
+    pub(crate) random: SmallRng,
+    /// Of all hosts; managers first.
+    pub(crate) names: Vec<String>,
+    /// Links that a fault has.
+    pub(crate) links: BTreeSet<(usize, usize)>,
+    /// Managers, as far as orders have been given.
+    pub(crate) members: BTreeSet<usize>,
+    /// Managers that were let go and whose disks were wiped, which have not begun again.
+    pub(crate) gone: BTreeSet<usize>,
+    down: BTreeSet<usize>,
+    /// What ends when.
+    due: BTreeMap<(Duration, u64), End>,
+    ordinal: u64,
+    now: Duration,
+}
+
+impl<'a> Run<'a> {
+    fn new(shared: Rc<Shared>, plan: Plan, mut random: SmallRng) -> Run<'a> {
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(random.random())
+            .tick_duration(TICK)
+            .simulation_duration(EVER)
+            .min_message_latency(plan.latency.0)
+            .max_message_latency(plan.latency.1)
+            .repair_rate(mends())
+            .enable_random_order()
+            .build();
+        let mut names = Vec::new();
+        for number in 0..plan.hosts {
+            shared.disks[number].set_speed(plan.disk.0, plan.disk.1);
+            names.push(manager_name(number));
+            let host = shared.clone();
+            sim.host(manager_name(number), move || manager::run(host.clone(), number));
+        }
+        for number in 0..plan.clients {
+            let name = format!("c{number}");
+            names.push(name.clone());
+            let host = shared.clone();
+            sim.host(name.clone(), move || client::run(host.clone(), name.clone()));
+        }
+        names.push("admin".to_owned());
+        let host = shared.clone();
+        sim.host("admin", move || client::administrate(host.clone()));
+        let orders = (1..plan.managers).map(|number| Order::Add(manager_name(number)));
+        shared.orders.borrow_mut().extend(orders);
+        let members = (0..plan.managers).collect();
+        Run {
+            sim,
+            shared,
+            plan,
+            random,
+            names,
+            links: BTreeSet::new(),
+            members,
+            gone: BTreeSet::new(),
+            down: BTreeSet::new(),
+            due: BTreeMap::new(),
+            ordinal: 0,
+            now: Duration::ZERO,
+        }
+    }
+
+    fn to_its_end(mut self) {
+        let formed = |run: &Run<'_>| {
+            !run.shared.busy.get()
+                && run.shared.orders.borrow().is_empty()
+                && run.leader().is_some()
+        };
+        // The administrator takes up the first order a little later.
+        self.pass(Duration::from_millis(50));
+        if !self.until(BEGIN, "the managers form a cluster", formed) {
+            return;
+        }
+        for _ in 0..self.plan.faults {
+            let pause = self.random.random_range(0..=self.plan.pause.as_millis() as u64);
+            if !self.pass(Duration::from_millis(pause)) {
+                return;
+            }
+            self.fault();
+        }
+        if !self.pass(self.plan.lasts) {
+            return;
+        }
+        self.calm();
+        let began = self.shared.rounds.borrow().clone();
+        let clients = self.plan.clients;
+        let written = |run: &Run<'_>| {
+            let rounds = run.shared.rounds.borrow();
+            let again = |(client, now): (&String, &u64)| {
+                *now >= began.get(client).copied().unwrap_or(0) + ROUNDS
+            };
+            rounds.len() == clients && rounds.iter().all(again)
+        };
+        if !self.until(LIVE, "every client writes again", written) {
+            return;
+        }
+        self.shared.stop.set(true);
+        let finished = |run: &Run<'_>| run.shared.finished.get() == clients;
+        if !self.until(LIVE, "every client's last write is acknowledged", finished) {
+            return;
+        }
+        if !self.until(LIVE, "all managers have the same", |run| run.same().is_some()) {
+            return;
+        }
+        if let Some(state) = self.same() {
+            self.shared.history.borrow_mut().judge(&state);
+        }
+    }
+
+    /// Lets time pass. False: a rule was broken.
+    fn pass(&mut self, time: Duration) -> bool {
+        let end = self.now + time;
+        while self.now < end {
+            if !self.step() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Lets time pass until something is so. False: a rule was broken, perhaps that it must be so in time.
+    fn until(&mut self, limit: Duration, what: &str, so: impl Fn(&Run<'_>) -> bool) -> bool {
+        let end = self.now + limit;
+        while !so(self) {
+            if !self.step() {
+                return false;
+            }
+            if self.now >= end {
+                self.shared.violate(format!("within {} s: {what}", limit.as_secs()));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn step(&mut self) -> bool {
+        while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= self.now) {
+            let end = first.remove();
+            self.end(end);
+        }
+        if let Err(error) = self.sim.step() {
+            self.shared.violate(format!("a host has ended: {error}"));
+        }
+        self.now += TICK;
+        self.shared.history.borrow_mut().now = self.now;
+        self.look();
+        self.shared.history.borrow().violation().is_none()
+    }
+
+    /// Looks at who leads, whose power is gone, and who was let go.
+    fn look(&mut self) {
+        for (number, store) in self.shared.stores.borrow().iter() {
+            if store.is_leader() {
+                let term = store.leadership().borrow().term;
+                self.shared.history.borrow_mut().leads(*number, term);
+            }
+        }
+        for host in 0..self.plan.hosts {
+            let failed = self.shared.failed.borrow().contains_key(&host);
+            if (failed || self.shared.disks[host].is_off()) && !self.down.contains(&host) {
+                self.crash(host);
+                let pause = self.plan.lasts.mul_f64(self.random.random());
+                self.ends(pause, End::Start(host));
+            }
+        }
+        let removed = std::mem::take(&mut *self.shared.removed.borrow_mut());
+        for host in removed {
+            self.let_go(host);
+        }
+    }
+
+    /// A manager was let go: its process ends and its store goes, as a node's that is demoted. It may be
+    /// wanted again.
+    fn let_go(&mut self, host: usize) {
+        self.crash(host);
+        if let Err(error) = self.shared.disks[host].wipe() {
+            self.shared.violate(format!("m{host}'s disk cannot be wiped: {error}"));
+        }
+        self.due.retain(|_, end| !matches!(end, End::Start(other) if *other == host));
+        self.gone.insert(host);
+        let pause = self.plan.lasts.mul_f64(self.random.random());
+        self.ends(pause, End::Start(host));
+    }
+
+    /// Whoever leads in the newest term.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let stores = self.shared.stores.borrow();
+        let leaders = stores.iter().filter(|(_, store)| store.is_leader());
+        let newest = leaders.max_by_key(|(_, store)| store.leadership().borrow().term);
+        newest.map(|(number, _)| *number)
+    }
+
+    /// Ends a manager's process, and with it the power of its disk.
+    pub(crate) fn crash(&mut self, host: usize) {
+        if !self.down.insert(host) {
+            return;
+        }
+        self.shared.note(format!("m{host} ends"));
+        self.shared.disks[host].power_off();
+        self.shared.stores.borrow_mut().remove(&host);
+        self.sim.crash(self.names[host].as_str());
+    }
+
+    /// Begins a manager's process, if it does not run.
+    pub(crate) fn start(&mut self, host: usize) {
+        if !self.down.remove(&host) {
+            return;
+        }
+        self.gone.remove(&host);
+        if let Err(error) = self.shared.disks[host].power_on(&mut self.random) {
+            self.shared.violate(format!("m{host}'s disk cannot be restored: {error}"));
+        }
+        self.sim.bounce(self.names[host].as_str());
+    }
+
+    /// Something ends after a time.
+    pub(crate) fn ends(&mut self, after: Duration, end: End) {
+        self.ordinal += 1;
+        self.due.insert((self.now + after, self.ordinal), end);
+    }
+
+    /// Everything ends that was wrong.
+    fn calm(&mut self) {
+        self.shared.note("calm");
+        // Some ends begin something that ends later.
+        while let Some((_, end)) = self.due.pop_first() {
+            self.end(end);
+        }
+        self.end(End::Lossless);
+        for host in 0..self.plan.hosts {
+            if !self.shared.disks[host].is_well() {
+                self.crash(host);
+            }
+            self.start(host);
+        }
+    }
+
+    /// The state, if all managers of the cluster have the same.
+    fn same(&self) -> Option<shoal_model::State> {
+        let stores = self.shared.stores.borrow();
+        let leader = &stores[&self.leader()?];
+        let state = leader.read(Clone::clone);
+        let same = leader.members().iter().all(|member| {
+            let number = member.node_id.strip_prefix('m').and_then(|number| number.parse().ok());
+            let store = number.and_then(|number: usize| stores.get(&number));
+            store.is_some_and(|store| store.read(|other| *other == state))
+        });
+        same.then_some(state)
+    }
+}
