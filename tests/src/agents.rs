@@ -56,7 +56,9 @@ impl Agents {
         token: &str,
         count: usize,
     ) -> anyhow::Result<Agents> {
-        let mut command = host.command(program::ours("shoal-agents")?);
+        // Nodes have processors of their own: a manager that is busy must not make them late.
+        let mut command = host.command("nice");
+        command.args(["--adjustment", "-15"]).arg(program::ours("shoal-agents")?);
         command.args(["--token", token, "--count", &count.to_string()]);
         for manager in managers {
             command.args(["--manager", &manager.to_string()]);

@@ -163,7 +163,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 /// A change that makes an object, and is refused if it is there.
 fn make(id: &str) -> Change {
-    Change::Put(Object::Node(Node {
+    Change::Put(Object::Node(Box::new(Node {
         id: id.into(),
         meta: Meta::default(),
         name: String::new(),
@@ -176,5 +176,5 @@ fn make(id: &str) -> Change {
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
         tls: None,
-    }))
+    })))
 }

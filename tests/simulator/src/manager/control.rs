@@ -145,7 +145,7 @@ impl World {
         let now = self.wall(m);
         cluster.removed_nodes.retain(|_, ends| *ends > now);
         cluster.removed_nodes.insert(id, Timestamp(now.0 + lifetime));
-        Some(Change::Put(Object::Cluster(cluster)))
+        Some(Change::Put(Object::Cluster(Box::new(cluster))))
     }
 
     pub(super) fn reply(&mut self, m: usize, client: usize, request: u64, reply: Reply) {
@@ -276,7 +276,7 @@ fn change(state: &State, ask: &Ask, new_id: String, now: Timestamp) -> Result<Ch
             if cluster.meta.version != *version {
                 return Err(Refusal::OutOfSequence);
             }
-            Object::Cluster(rotated(cluster, *back, &new_id)?)
+            Object::Cluster(Box::new(rotated(cluster, *back, &new_id)?))
         }
         Ask::Rebalance { version, everywhere } => {
             let mut cluster = state.cluster.clone().ok_or(Refusal::Other)?;
@@ -284,7 +284,7 @@ fn change(state: &State, ask: &Ask, new_id: String, now: Timestamp) -> Result<Ch
                 return Err(Refusal::OutOfSequence);
             }
             set_rebalance(&mut cluster.spec, *everywhere);
-            Object::Cluster(cluster)
+            Object::Cluster(Box::new(cluster))
         }
     };
     Ok(Change::Put(object))

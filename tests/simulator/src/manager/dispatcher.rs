@@ -154,7 +154,12 @@ impl World {
         node.tls = Some(proof(cluster, &tls));
         if node != *present {
             let waiter = Waiter::Certified { conn, tls, attempt };
-            self.propose(m, Author::Manager, vec![Change::Put(Object::Node(node))], waiter);
+            self.propose(
+                m,
+                Author::Manager,
+                vec![Change::Put(Object::Node(Box::new(node)))],
+                waiter,
+            );
         }
     }
 
