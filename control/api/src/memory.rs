@@ -62,7 +62,7 @@ impl MemorySwarm {
         for hostname in ["beta", "gamma"] {
             let id = inner.id("node");
             let node = node(&id, hostname, Role::Worker, Availability::Active);
-            inner.apply(vec![Change::Put(Object::Node(node))]).expect("a new id");
+            inner.apply(vec![Change::Put(Object::Node(Box::new(node)))]).expect("a new id");
         }
         drop(inner);
         swarm
@@ -145,9 +145,9 @@ impl Inner {
         let spec = docker::NetworkCreateRequest { name: "ingress".into(), ..Default::default() };
         let ingress = self.network(spec, true);
         self.apply(vec![
-            Change::Put(Object::Cluster(cluster)),
-            Change::Put(Object::Node(manager)),
-            Change::Put(Object::Network(ingress)),
+            Change::Put(Object::Cluster(Box::new(cluster))),
+            Change::Put(Object::Node(Box::new(manager))),
+            Change::Put(Object::Network(Box::new(ingress))),
         ])?;
         self.info = SwarmInfo {
             node_id: id.clone(),
@@ -404,7 +404,7 @@ impl Swarm for MemorySwarm {
             inner.next += 1;
             cluster.unlock_key = Some(format!("SWMKEY-1-{:a>43}", inner.next));
         }
-        inner.apply(vec![Change::Put(Object::Cluster(cluster))])
+        inner.apply(vec![Change::Put(Object::Cluster(Box::new(cluster)))])
     }
 
     async fn unlock(&self, _key: &str) -> Result<(), ControlError> {
@@ -427,7 +427,7 @@ impl Swarm for MemorySwarm {
             Some(docker::NodeSpecAvailabilityEnum::DRAIN) => Availability::Drain,
             _ => Availability::Active,
         };
-        inner.apply(vec![Change::Put(Object::Node(node))])
+        inner.apply(vec![Change::Put(Object::Node(Box::new(node)))])
     }
 
     async fn remove_node(&self, id: &str, force: bool) -> Result<(), ControlError> {
@@ -452,7 +452,7 @@ impl Swarm for MemorySwarm {
         inner.check_networks(&spec)?;
         let rebalance = take_rebalance_once(&mut spec);
         let service = Service { rebalance, ..Service::new(id.clone(), spec, now()) };
-        inner.apply(vec![Change::Put(Object::Service(service))])?;
+        inner.apply(vec![Change::Put(Object::Service(Box::new(service)))])?;
         inner.settle()?;
         Ok(id)
     }
@@ -480,7 +480,7 @@ impl Swarm for MemorySwarm {
         };
         service.meta.version = version;
         inner.check_networks(&service.spec)?;
-        inner.apply(vec![Change::Put(Object::Service(service))])?;
+        inner.apply(vec![Change::Put(Object::Service(Box::new(service)))])?;
         inner.settle()
     }
 
@@ -497,7 +497,7 @@ impl Swarm for MemorySwarm {
         let mut inner = self.manager()?;
         let network = inner.network(request, false);
         let id = network.id.clone();
-        inner.apply(vec![Change::Put(Object::Network(network))])?;
+        inner.apply(vec![Change::Put(Object::Network(Box::new(network)))])?;
         Ok(id)
     }
 

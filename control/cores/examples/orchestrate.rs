@@ -19,7 +19,7 @@ fn main() {
         ids += 1;
         format!("t{ids:024}")
     };
-    let nodes = (0..NODES).map(|n| Object::Node(node(n)));
+    let nodes = (0..NODES).map(|n| Object::Node(Box::new(node(n))));
     let services = (0..SERVICES).map(|n| {
         let spec = docker::ServiceSpec {
             name: Some(format!("s{n}")),
@@ -29,7 +29,7 @@ fn main() {
             }),
             ..Default::default()
         };
-        Object::Service(Service::new(format!("s{n:024}"), spec, NOW))
+        Object::Service(Box::new(Service::new(format!("s{n:024}"), spec, NOW)))
     });
     apply(&mut state, nodes.chain(services).map(Change::Put).collect());
     let start = Instant::now();
@@ -59,12 +59,12 @@ fn main() {
     let mut orchestrator = Orchestrator::default();
     orchestrator.orchestrate(&state, NOW, &mut new_id);
     time("one service that changed", || {
-        let service = Object::Service(state.services[&id].clone());
+        let service = Object::Service(Box::new(state.services[&id].clone()));
         apply(&mut state, vec![Change::Put(service)]);
         orchestrator.orchestrate(&state, NOW, &mut new_id).len()
     });
     let update = state.services.values().map(|s| revise(s, s.spec.clone(), Revision::Tasks, NOW));
-    let update: Vec<Change> = update.map(|s| Change::Put(Object::Service(s))).collect();
+    let update: Vec<Change> = update.map(|s| Change::Put(Object::Service(Box::new(s)))).collect();
     apply(&mut state, update);
     time("all, each with an update", || orchestrate(&state, NOW, &mut new_id).len());
 }

@@ -105,9 +105,12 @@ fn main() {
             .apply(state.version + 1, Timestamp::default(), changes)
             .expect("nothing is in its way");
     };
-    apply(&mut state, (0..nodes).map(|n| Object::Node(node(n))).collect());
-    apply(&mut state, (0..networks).map(|n| Object::Network(network(n))).collect());
-    apply(&mut state, (0..tasks / REPLICAS).map(|n| Object::Service(service(n))).collect());
+    apply(&mut state, (0..nodes).map(|n| Object::Node(Box::new(node(n)))).collect());
+    apply(&mut state, (0..networks).map(|n| Object::Network(Box::new(network(n)))).collect());
+    apply(
+        &mut state,
+        (0..tasks / REPLICAS).map(|n| Object::Service(Box::new(service(n)))).collect(),
+    );
     apply(&mut state, (0..tasks).map(|n| Object::Task(task(n, nodes, networks).into())).collect());
     println!("{nodes} nodes, {tasks} tasks, {networks} networks; state {} MiB", memory());
 

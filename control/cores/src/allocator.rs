@@ -77,7 +77,7 @@ impl Allocator {
             let Some(address) = pools.take(&ingress.id, Vec::new()) else { break };
             let mut node = node.clone();
             node.overlay.address = Some(address.v4);
-            changes.push(Change::Put(Object::Node(node)));
+            changes.push(Change::Put(Object::Node(Box::new(node))));
         }
         changes
     }
@@ -99,7 +99,7 @@ impl Allocator {
             let again = differs || !endpoint.err.is_empty();
             if differs {
                 let service = Service { endpoint: Some(endpoint.clone()), ..service.clone() };
-                changes.push(Change::Put(Object::Service(service)));
+                changes.push(Change::Put(Object::Service(Box::new(service))));
             }
             endpoints.insert(service.id.as_str(), endpoint);
             again

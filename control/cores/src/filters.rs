@@ -9,14 +9,14 @@ use shoal_model::{
     bugs::{self, Bug},
     docker,
 };
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// What the tasks of one template ask of a node.
 pub(crate) struct Filters {
     nano_cpus: i64,
     memory_bytes: i64,
     pub(crate) generic: Generic,
-    pub(crate) fixed: Fixed,
+    pub(crate) fixed: Arc<Fixed>,
     pub(crate) host_ports: Vec<HostPort>,
     max_replicas: Option<u64>,
 }
@@ -54,13 +54,13 @@ impl Filters {
             nano_cpus,
             memory_bytes,
             generic: Generic::of(&task.spec),
-            fixed: Fixed {
+            fixed: Arc::new(Fixed {
                 plugins: plugins(state, task),
                 constraints: constraints.iter().map(|c| Constraint::parse(c).ok()).collect(),
                 platforms: placement
                     .and_then(|p| p.platforms.as_deref())
                     .map_or_else(Vec::new, platforms),
-            },
+            }),
             host_ports: service.map(|s| host_ports(&s.spec)).unwrap_or_default(),
             max_replicas: max_replicas
                 .and_then(|max| u64::try_from(max).ok())

@@ -14,8 +14,8 @@ mod seats;
 
 use crate::filters::{Filters, Refusals};
 use group::Group;
-use order::Orders;
-use seats::Seats;
+use order::{Layouts, Orders};
+use seats::{Known, Seats};
 use shoal_model::{Change, Object, State, Task, TaskState, TaskStatus, Timestamp, Waiting};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -37,6 +37,7 @@ pub struct Scheduler {
     stuck: BTreeMap<(String, u64), Stuck>,
     /// Preassigned tasks by id, and [`State::room`] when their node was asked.
     refused: BTreeMap<String, u64>,
+    layouts: Layouts,
 }
 
 /// A group that was told all there is to tell.
@@ -73,7 +74,7 @@ impl Scheduler {
             now,
             most,
             seats: Seats::of(state),
-            orders: Orders::default(),
+            orders: Orders::of(state, std::mem::take(&mut self.layouts)),
             changes: Vec::new(),
         };
         preassigned.retain(|task| !call.confirm(task));
@@ -89,6 +90,7 @@ impl Scheduler {
                 self.stuck.insert(key, Stuck::of(state, group.tasks));
             }
         }
+        self.layouts = call.orders.layouts();
         call.changes
     }
 
@@ -150,11 +152,17 @@ impl<'a> Call<'a> {
             return false;
         };
         let filters = Filters::of(self.state, task);
-        self.seats.know(self.state, &task.service_id);
-        if self.seats.refusal(seat, &task.service_id, &filters).is_some() {
+        let service = self.seats.know(self.state, &task.service_id, 1);
+        if self.seats.refusal(seat, service, &filters).is_some() {
             return false;
         }
-        self.seat(task, seat, &filters, "scheduler confirmed task can run on preassigned node");
+        self.seat(
+            task,
+            seat,
+            service,
+            &filters,
+            "scheduler confirmed task can run on preassigned node",
+        );
         true
     }
 
@@ -176,7 +184,13 @@ impl<'a> Call<'a> {
             let Some(task) = group.next_task(self.state) else { continue };
             match group.pick(&self.seats, &mut self.orders) {
                 Some(seat) => {
-                    self.seat(task, seat, &group.filters, "scheduler assigned task to node");
+                    self.seat(
+                        task,
+                        seat,
+                        group.known,
+                        &group.filters,
+                        "scheduler assigned task to node",
+                    );
                     group.took();
                     turns.push_back(group);
                 }
@@ -186,7 +200,7 @@ impl<'a> Call<'a> {
         unplaced
     }
 
-    fn seat(&mut self, task: &Task, seat: u32, filters: &Filters, message: &str) {
+    fn seat(&mut self, task: &Task, seat: u32, service: Known, filters: &Filters, message: &str) {
         let (node, load) = self.seats.get(seat);
         let task = Task {
             id: task.id.clone(),
@@ -206,7 +220,7 @@ impl<'a> Call<'a> {
             host_ports: filters.host_ports.clone(),
             ..*task
         };
-        self.seats.add(seat, &task);
+        self.seats.add(seat, service, &task);
         self.changes.push(Change::Put(Object::Task(task.into())));
     }
 
@@ -217,8 +231,9 @@ impl<'a> Call<'a> {
             return true;
         };
         let filters = Filters::of(self.state, task);
+        let service = self.seats.know(self.state, &task.service_id, 1);
         let mut refusals = Refusals::default();
-        match self.seats.refusal(seat, &task.service_id, &filters) {
+        match self.seats.refusal(seat, service, &filters) {
             Some(refusal) => refusals.count(refusal),
             // There was no room left in this call.
             None => return false,
@@ -230,7 +245,7 @@ impl<'a> Call<'a> {
     fn explain(&mut self, group: &Group<'a>) -> bool {
         let mut refusals = Refusals::default();
         for seat in self.seats.all() {
-            if let Some(refusal) = self.seats.refusal(seat, group.service, &group.filters) {
+            if let Some(refusal) = self.seats.refusal(seat, group.known, &group.filters) {
                 refusals.count(refusal);
             }
         }

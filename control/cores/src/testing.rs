@@ -36,7 +36,7 @@ impl World {
             orchestrator: Orchestrator::default(),
             allocator: Allocator::default(),
         };
-        world.put(Object::Cluster(Cluster {
+        world.put(Object::Cluster(Box::new(Cluster {
             id: "cluster".to_owned(),
             meta: Meta::default(),
             spec: docker::SwarmSpec::default(),
@@ -50,7 +50,7 @@ impl World {
             removed_nodes: BTreeMap::new(),
             unlock_key: None,
             root_rotation: None,
-        }));
+        })));
         world.network_with("ingress", "10.0.0.0/24", |n| n.ingress = true);
         world
     }
@@ -113,7 +113,7 @@ impl World {
     }
 
     pub(crate) fn node(&mut self, id: &str) {
-        self.put(Object::Node(Node {
+        self.put(Object::Node(Box::new(Node {
             id: id.to_owned(),
             meta: Meta::default(),
             name: String::new(),
@@ -141,19 +141,19 @@ impl World {
             },
             down_since: None,
             tls: None,
-        }));
+        })));
     }
 
     pub(crate) fn set_node(&mut self, id: &str, edit: impl FnOnce(&mut Node)) {
         let mut node = self.state.nodes[id].clone();
         edit(&mut node);
-        self.put(Object::Node(node));
+        self.put(Object::Node(Box::new(node)));
     }
 
     pub(crate) fn set_cluster(&mut self, edit: impl FnOnce(&mut Cluster)) {
         let mut cluster = self.state.cluster.clone().unwrap();
         edit(&mut cluster);
-        self.put(Object::Cluster(cluster));
+        self.put(Object::Cluster(Box::new(cluster)));
     }
 
     pub(crate) fn network(&mut self, name: &str, subnet: &str) {
@@ -175,7 +175,7 @@ impl World {
             subnet6: None,
         };
         edit(&mut network);
-        self.put(Object::Network(network));
+        self.put(Object::Network(Box::new(network)));
     }
 
     /// A service `name` on `networks`; `edit` may change its specification.
@@ -207,7 +207,7 @@ impl World {
             ..Default::default()
         };
         edit(&mut spec);
-        self.put(Object::Service(Service::new(format!("svc-{name}"), spec, self.now)));
+        self.put(Object::Service(Box::new(Service::new(format!("svc-{name}"), spec, self.now))));
     }
 
     /// A global service `name`.
@@ -222,7 +222,7 @@ impl World {
     pub(crate) fn set_service(&mut self, name: &str, edit: impl FnOnce(&mut Service)) {
         let mut service = self.state.services[&format!("svc-{name}")].clone();
         edit(&mut service);
-        self.put(Object::Service(service));
+        self.put(Object::Service(Box::new(service)));
     }
 
     pub(crate) fn of(&self, name: &str) -> &Service {
@@ -238,7 +238,7 @@ impl World {
     ) {
         let mut spec = self.of(name).spec.clone();
         edit(&mut spec);
-        self.put(Object::Service(revise(self.of(name), spec, revision, self.now)));
+        self.put(Object::Service(Box::new(revise(self.of(name), spec, revision, self.now))));
     }
 
     /// Gives a service a new template.
@@ -253,7 +253,7 @@ impl World {
     /// Gives a service the specification it had before, as the user asks.
     pub(crate) fn roll_back(&mut self, name: &str) {
         let service = roll_back(self.of(name), self.now).unwrap();
-        self.put(Object::Service(service));
+        self.put(Object::Service(Box::new(service)));
     }
 
     pub(crate) fn scale(&mut self, name: &str, replicas: i64) {

@@ -139,7 +139,7 @@ async fn join(inner: &Inner, request: &Request) -> Result<Reply, Status> {
     inner.beats.expect(&node_id);
     inner
         .store
-        .propose(vec![Change::Put(Object::Node(node))])
+        .propose(vec![Change::Put(Object::Node(Box::new(node)))])
         .await
         .map_err(|e| Status::unavailable(from_store(e).message))?;
     tracing::info!(node = node_id, ?role, addr = %request.addr, "a node joined");

@@ -155,7 +155,11 @@ pub(crate) fn create_with(
         down_since: None,
         tls: None,
     };
-    let objects = [Object::Cluster(cluster), Object::Network(ingress), Object::Node(node)];
+    let objects = [
+        Object::Cluster(Box::new(cluster)),
+        Object::Network(Box::new(ingress)),
+        Object::Node(Box::new(node)),
+    ];
     Ok(NewCluster { certificate, changes: objects.into_iter().map(Change::Put).collect() })
 }
 

@@ -33,7 +33,7 @@ pub(crate) async fn node(
         let present = state.nodes.get(id)?;
         let mut node = present.clone();
         edit(&mut node);
-        (node != *present).then(|| vec![Change::Put(Object::Node(node))])
+        (node != *present).then(|| vec![Change::Put(Object::Node(Box::new(node)))])
     })
     .await
 }

@@ -175,7 +175,7 @@ fn first_changes(state: &State, shared: &Shared, first: First) -> Vec<Change> {
         } else if first.alone {
             (node.role, node.manager_addr) = (Role::Worker, None);
         }
-        (node != *present).then_some(Change::Put(Object::Node(node)))
+        (node != *present).then_some(Change::Put(Object::Node(Box::new(node))))
     });
     changes.collect()
 }

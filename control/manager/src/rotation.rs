@@ -73,5 +73,5 @@ fn over(state: &State) -> Option<Vec<Change>> {
     let digest = RootCertificate::from_pem(&next.certificate).ok()?.digest();
     let token = || JoinToken::new(digest).render().to_string();
     let cluster = finished(cluster, JoinTokens { worker: token(), manager: token() })?;
-    Some(vec![Change::Put(Object::Cluster(cluster))])
+    Some(vec![Change::Put(Object::Cluster(Box::new(cluster)))])
 }

@@ -55,7 +55,7 @@ mod tests {
         worker.meta = Default::default();
         let mut cluster = state.cluster.clone().unwrap();
         cluster.removed_nodes.insert("removed".to_owned(), Timestamp(9));
-        let changes = [Object::Node(worker), Object::Cluster(cluster)];
+        let changes = [Object::Node(Box::new(worker)), Object::Cluster(Box::new(cluster))];
         state.apply(2, Timestamp(2), changes.into_iter().map(Change::Put).collect()).unwrap();
         (state, manager)
     }

@@ -78,9 +78,12 @@ impl Index {
         self.loads.iter().map(|(node, load)| (node.as_str(), load))
     }
 
-    pub(crate) fn spread<'a>(&'a self, service: &str) -> impl Iterator<Item = (&'a str, u32)> + 'a {
-        let nodes = self.spread.get(&service.into()).into_iter().flatten();
-        nodes.map(|(node, tasks)| (node.as_str(), *tasks))
+    pub(crate) fn spread<'a>(
+        &'a self,
+        service: &IdKey,
+    ) -> impl Iterator<Item = (&'a IdKey, u32)> + use<'a> {
+        let nodes = self.spread.get(service).into_iter().flatten();
+        nodes.map(|(node, tasks)| (node, *tasks))
     }
 
     pub(crate) fn template(&self, service: &str, version: u64) -> Option<&Arc<TaskSpec>> {

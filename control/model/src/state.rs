@@ -6,6 +6,7 @@ use crate::{
     failures::Failures,
     index::{Index, Waiting, frees},
     journal::Journal,
+    key::IdKey,
     load::Load,
     objects::{Cluster, Meta, Network, Node, NodeState, Service},
     task::{Task, TaskState},
@@ -20,18 +21,18 @@ use std::{
     sync::Arc,
 };
 
-/// An object of any kind.
+/// An object of any kind. Boxed, as almost all that are moved are tasks and they would all be as large as
+/// the largest kind.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "moved seldom, and boxing shows in every match")]
 pub enum Object {
     /// The cluster.
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
     /// A node.
-    Node(Node),
+    Node(Box<Node>),
     /// A network.
-    Network(Network),
+    Network(Box<Network>),
     /// A service.
-    Service(Service),
+    Service(Box<Service>),
     /// A task.
     Task(Arc<Task>),
 }
@@ -123,7 +124,6 @@ impl Object {
 
 /// One change of one object.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "almost all changes are Put")]
 pub enum Change {
     /// Creates (version 0) or replaces (version it was read at).
     Put(Object),
@@ -188,6 +188,8 @@ pub struct State {
     #[serde(skip)]
     room: Room,
     #[serde(skip)]
+    fleet: Room,
+    #[serde(skip)]
     journal: Journal,
 }
 
@@ -233,13 +235,14 @@ impl From<Stored> for State {
             index,
             claims,
             room,
+            fleet: room,
             journal: Journal::default(),
         }
     }
 }
 
-/// The last transaction after which a task may fit where it did not before. Managers with equal
-/// objects may differ in it: one that has read a snapshot does not know what was before.
+/// The last transaction of a kind; for [`State::room`] one after which a task may fit where it did not before.
+/// Managers with equal objects may differ in it: one that has read a snapshot does not know what was before.
 #[derive(Clone, Copy, Debug, Default)]
 struct Room(u64);
 
@@ -359,7 +362,10 @@ impl State {
 
     /// How many tasks of a service that are to stay each node carries, in order of the nodes' ids;
     /// without nodes that carry none.
-    pub fn spread<'a>(&'a self, service: &str) -> impl Iterator<Item = (&'a str, u32)> + 'a {
+    pub fn spread<'a>(
+        &'a self,
+        service: &IdKey,
+    ) -> impl Iterator<Item = (&'a IdKey, u32)> + use<'a> {
         self.index.spread(service)
     }
 
@@ -367,6 +373,11 @@ impl State {
     /// task changed, or a task left room. Not the same on all managers.
     pub fn room(&self) -> u64 {
         self.room.0
+    }
+
+    /// The last transaction that changed a node. Not the same on all managers.
+    pub fn fleet(&self) -> u64 {
+        self.fleet.0
     }
 
     /// A service by its name.
@@ -438,19 +449,20 @@ impl State {
     fn put(&mut self, object: Object, index: u64, now: Timestamp) {
         match object {
             Object::Task(o) => return self.put_task(o, index, now),
-            Object::Cluster(o) => self.cluster = Some(o),
+            Object::Cluster(o) => self.cluster = Some(*o),
             Object::Node(o) => {
                 self.claims.follow_node(self.nodes.get(&o.id), Some(&o));
-                self.nodes.insert(o.id.clone(), o);
+                self.fleet = Room(index);
+                self.nodes.insert(o.id.clone(), *o);
             }
             Object::Network(o) => {
                 self.claims.follow_network(self.networks.get(&o.id), Some(&o));
-                self.networks.insert(o.id.clone(), o);
+                self.networks.insert(o.id.clone(), *o);
             }
             Object::Service(mut o) => {
                 self.note_beginning(&mut o, now);
                 self.claims.follow_service(self.services.get(&o.id), Some(&o));
-                self.services.insert(o.id.clone(), o);
+                self.services.insert(o.id.clone(), *o);
             }
         }
         self.room = Room(index);
@@ -507,6 +519,7 @@ impl State {
             ObjectKind::Node => {
                 self.claims.follow_node(self.nodes.get(id), None);
                 self.nodes.remove(id);
+                self.fleet = Room(index);
                 self.failures.forget_node(id);
             }
             ObjectKind::Network => {

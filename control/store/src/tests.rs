@@ -32,7 +32,7 @@ fn node(id: &str, version: u64, name: &str) -> Node {
 }
 
 pub(crate) fn put(id: &str, version: u64, name: &str) -> Change {
-    Change::Put(Object::Node(node(id, version, name)))
+    Change::Put(Object::Node(Box::new(node(id, version, name))))
 }
 
 fn config(dir: &Path) -> StoreConfig {
@@ -68,7 +68,7 @@ async fn proposals_are_applied_in_order_and_numbered() {
     versions.changed().await.unwrap();
     assert_eq!(*versions.borrow_and_update(), 1);
     let changed = Node { name: "2".into(), ..store.read(|state| state.nodes["a"].clone()) };
-    let change = Change::Put(Object::Node(changed));
+    let change = Change::Put(Object::Node(Box::new(changed)));
     assert_eq!(store.propose(vec![change]).await.unwrap(), 2);
     assert_eq!(store.propose(vec![]).await.unwrap(), 2, "nothing proposed, nothing changed");
     let delete = Change::Delete(ObjectKind::Node, "b".into());

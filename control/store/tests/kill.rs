@@ -21,7 +21,7 @@ fn config(dir: &Path) -> StoreConfig {
 }
 
 fn put(id: String) -> Change {
-    Change::Put(Object::Node(Node {
+    Change::Put(Object::Node(Box::new(Node {
         id,
         meta: Meta::default(),
         name: String::new(),
@@ -38,7 +38,7 @@ fn put(id: String) -> Change {
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
         tls: None,
-    }))
+    })))
 }
 
 /// The child: writes pairs from four tasks and prints the name of each pair once acknowledged.

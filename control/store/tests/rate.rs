@@ -39,7 +39,7 @@ impl Transport for End {
 }
 
 fn put(id: String) -> Change {
-    Change::Put(Object::Node(Node {
+    Change::Put(Object::Node(Box::new(Node {
         id,
         meta: Meta::default(),
         // Together with the names of the fields about etcd's usual 256 bytes of value.
@@ -57,7 +57,7 @@ fn put(id: String) -> Change {
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
         down_since: None,
         tls: None,
-    }))
+    })))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

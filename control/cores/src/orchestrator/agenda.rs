@@ -89,7 +89,7 @@ impl Agenda {
 
     fn touch_service(&mut self, state: &State, id: &str) {
         insert(&mut self.services, id);
-        state.spread(id).for_each(|(node, _)| insert(&mut self.nodes, node));
+        state.spread(&id.into()).for_each(|(node, _)| insert(&mut self.nodes, node.as_str()));
         let service = state.services.get(id);
         let is_global = |s: &Service| matches!(s.mode(), Mode::Global | Mode::GlobalJob);
         keep(&mut self.global, id, service.is_some_and(is_global));

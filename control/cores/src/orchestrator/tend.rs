@@ -29,6 +29,9 @@ pub(super) struct Outdated<'a> {
     pub(super) place: Place<'a>,
     /// Whether it has a task that runs and would be missed.
     pub(super) running: bool,
+    /// Its new task is made, and the old one runs beside until that does: nothing is left to do but to
+    /// wait, and the update is not complete.
+    pub(super) overlaps: bool,
 }
 
 /// Tends a place that has tasks. Returns it when it is the updater's.
@@ -48,7 +51,7 @@ pub(super) fn tend<'a>(
     let current: Vec<bool> = live.iter().map(|t| plan.is_current(service, t)).collect();
     let chosen = current.iter().position(|c| *c).unwrap_or(0);
     let (task, is_current) = (live[chosen], current[chosen]);
-    retire_others(plan, service, &live, chosen);
+    let overlaps = retire_others(plan, service, &live, &current, chosen);
     if task.status.state.is_terminal() {
         // Rejected before its own delay was over: without waiting for that, a service whose image is
         // missing would try as fast as nodes answer.
@@ -62,11 +65,11 @@ pub(super) fn tend<'a>(
         restart(plan, service, place, task, slot);
     } else if !is_current {
         let running = live.iter().any(|t| t.status.state == TaskState::Running);
-        return Some(Outdated { place, running });
+        return Some(Outdated { place, running, overlaps: false });
     } else if task.desired == TaskState::Ready && plan.may_start(task, slot) {
         plan.change(task, |t| t.desired = TaskState::Running);
     }
-    None
+    overlaps.then_some(Outdated { place, running: true, overlaps })
 }
 
 /// A place without a wanted task: made again as the restart policy says.
@@ -84,7 +87,7 @@ fn revive<'a>(
         return None;
     }
     // Given up, until its specification changes.
-    (!plan.is_current(service, last)).then_some(Outdated { place, running: false })
+    (!plan.is_current(service, last)).then_some(Outdated { place, running: false, overlaps: false })
 }
 
 /// A rollback brings back every place, also those that were given up before it.
@@ -107,8 +110,15 @@ fn restart<'a>(
 }
 
 /// Others than the chosen one stop; but an older one goes on until a newer one that was to be
-/// started first runs.
-fn retire_others(plan: &mut Plan<'_>, service: &Service, live: &[&Task], chosen: usize) {
+/// started first runs. Returns whether one of an older specification does.
+fn retire_others(
+    plan: &mut Plan<'_>,
+    service: &Service,
+    live: &[&Task],
+    current: &[bool],
+    chosen: usize,
+) -> bool {
+    let mut overlaps = false;
     let task = live[chosen];
     let first = task.made_by == MadeBy::Rebalance || Settings::of(service).start_first;
     let overlap =
@@ -118,8 +128,11 @@ fn retire_others(plan: &mut Plan<'_>, service: &Service, live: &[&Task], chosen:
         let kept = at > chosen && overlap && other.status.state == TaskState::Running;
         if !kept || plan.is_lost(other) {
             plan.retire(other);
+        } else {
+            overlaps |= current[chosen] && !current[at];
         }
     }
+    overlaps
 }
 
 /// A task that waits on its node until its time has come.

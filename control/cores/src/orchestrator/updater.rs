@@ -130,7 +130,7 @@ pub(super) fn update<'a>(
     slots: &Slots<'a>,
     outdated: Vec<Outdated<'a>>,
 ) {
-    let places: Vec<Place<'_>> = outdated.iter().map(|o| o.place).collect();
+    let places: Vec<Place<'_>> = outdated.iter().filter(|o| !o.overlaps).map(|o| o.place).collect();
     go_on(plan, service, slots, outdated);
     places.iter().for_each(|place| start_waiting(plan, &slots[place]));
 }
@@ -182,10 +182,13 @@ fn go_on<'a>(
         return fail(plan, service, status, &how, failed);
     }
     let under_way = mine.iter().filter(|t| plan.is_under_way(t, how.delay)).count();
-    let seen_to = |o: &Outdated<'_>| slots[&o.place].iter().any(|t| is_of_update(service, t));
+    let overlap = outdated.iter().any(|o| o.overlaps);
+    let seen_to =
+        |o: &Outdated<'_>| o.overlaps || slots[&o.place].iter().any(|t| is_of_update(service, t));
     let mut left: Vec<Outdated<'_>> = outdated.into_iter().filter(|o| !seen_to(o)).collect();
     if left.is_empty() && under_way == 0 {
-        if status.in_progress() {
+        // A new task that was lost is followed by one that is not the update's, and may wait long.
+        if status.in_progress() && !overlap {
             watch(plan, service, status, &how, &mine);
         }
         return;

@@ -2,7 +2,7 @@
 use super::{
     Lot,
     order::{Descriptor, Order, Orders},
-    seats::{Rank, Seats},
+    seats::{Known, Rank, Seats},
 };
 use crate::filters::Filters;
 use shoal_model::{State, Task, Timestamp, Waiting};
@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_set};
 pub(crate) struct Group<'a> {
     pub(crate) service: &'a str,
     pub(crate) version: u64,
+    pub(crate) known: Known,
     pub(crate) tasks: &'a BTreeSet<Waiting>,
     pub(crate) filters: Filters,
     /// Those without a turn yet.
@@ -42,7 +43,7 @@ struct Bid {
 struct Leaf {
     /// Nodes before this one, by tasks and number, are refused or in `used`.
     fresh: (u64, u32),
-    /// Nodes with tasks of the service, and those it keeps failing on.
+    /// Nodes with tasks of the service, and those it keeps failing on, of those that may take its tasks.
     used: BTreeSet<Rank>,
 }
 
@@ -57,7 +58,7 @@ impl<'a> Group<'a> {
     ) -> Option<Group<'a>> {
         let Lot { service, version, tasks } = lot;
         let first = state.tasks.of_key(&tasks.first()?.id)?;
-        seats.know(state, service);
+        let known = seats.know(state, service, tasks.len());
         let filters = Filters::of(state, first);
         let preferences = Descriptor::all(first.spec.placement.as_ref());
         let number = orders.number(preferences, &filters.fixed, seats);
@@ -67,6 +68,7 @@ impl<'a> Group<'a> {
         let mut group = Group {
             service,
             version,
+            known,
             tasks,
             filters,
             turns: tasks.iter(),
@@ -74,15 +76,17 @@ impl<'a> Group<'a> {
             order: number,
             failing,
             counts: vec![0; order.branches()],
-            counted: seats.placed(service, 0).len(),
+            counted: seats.placed(known, 0).len(),
             children: BTreeMap::new(),
             leaves: BTreeMap::new(),
         };
         let mut used: BTreeMap<usize, Vec<Rank>> = BTreeMap::new();
         let failing = group.failing.iter().map(|seat| (*seat, 0));
-        for (seat, tasks) in seats.spread(service).chain(failing) {
+        for (seat, tasks) in seats.spread(known).chain(failing) {
             order.path(seat).for_each(|branch| group.counts[branch] += u64::from(tasks));
-            used.entry(order.leaf(seat)).or_default().push(group.rank(seat, seats));
+            if order.takes(seat) {
+                used.entry(order.leaf(seat)).or_default().push(group.rank(seat, seats));
+            }
         }
         for (leaf, ranks) in used {
             let used = ranks.into_iter().collect();
@@ -110,11 +114,14 @@ impl<'a> Group<'a> {
     pub(crate) fn pick(&mut self, seats: &Seats<'a>, orders: &mut Orders) -> Option<u32> {
         let order = orders.get(self.order);
         // Groups of other versions of the service may have had turns meanwhile.
-        let placed = seats.placed(self.service, self.counted);
+        let placed = seats.placed(self.known, self.counted);
         self.counted += placed.len();
         for seat in placed {
             order.path(*seat).for_each(|branch| self.counts[branch] += 1);
-            self.use_again(*seat, order, seats);
+            // A version with other constraints may have been placed there.
+            if order.takes(*seat) {
+                self.use_again(*seat, order, seats);
+            }
         }
         self.best(0, order, seats).map(|bid| bid.rank.seat)
     }
@@ -122,7 +129,7 @@ impl<'a> Group<'a> {
     fn rank(&self, seat: u32, seats: &Seats<'_>) -> Rank {
         Rank {
             failing: self.failing.contains(&seat),
-            of_service: seats.of_service(self.service, seat),
+            of_service: seats.of_service(self.known, seat),
             tasks: seats.tasks(seat),
             seat,
         }
@@ -169,13 +176,11 @@ impl<'a> Group<'a> {
         let fresh = loop {
             let Some((tasks, seat)) = order.next(leaf, at, seats) else { break None };
             let rank = self.rank(seat, seats);
+            // Those with tasks of the service, or where it fails, are in `used`.
             let used = rank.failing || rank.of_service > 0;
-            if !used && seats.room(seat, self.service, &self.filters) {
+            if !used && seats.room(seat, self.known, &self.filters) {
                 at = (tasks, seat);
                 break Some(rank);
-            }
-            if used {
-                self.leaves.entry(leaf).or_default().used.insert(rank);
             }
             at = (tasks, seat + 1);
         };
@@ -187,7 +192,7 @@ impl<'a> Group<'a> {
         loop {
             let first = *self.leaves.get(&leaf)?.used.first()?;
             let now = self.rank(first.seat, seats);
-            let refused = seats.refusal(first.seat, self.service, &self.filters).is_some();
+            let refused = !seats.room(first.seat, self.known, &self.filters);
             if now == first && !refused {
                 return Some(first);
             }

@@ -330,10 +330,10 @@ fn put(state: &mut State, now: Timestamp, object: Object) {
 fn state(nodes: &[NodeDice], services: &[ServiceDice], tasks: &[TaskDice]) -> State {
     let mut state = State::default();
     for (n, dice) in nodes.iter().enumerate() {
-        put(&mut state, NOW, Object::Node(node(n, *dice)));
+        put(&mut state, NOW, Object::Node(Box::new(node(n, *dice))));
     }
     for (n, dice) in services.iter().enumerate() {
-        put(&mut state, NOW, Object::Service(service(n, *dice)));
+        put(&mut state, NOW, Object::Service(Box::new(service(n, *dice))));
     }
     for (n, (of, version, kind, on, age)) in tasks.iter().enumerate() {
         let service = state.services.values().nth(usize::from(*of) % services.len()).unwrap();

@@ -25,7 +25,7 @@ impl Manager {
         for attempt in 1.. {
             let network = self.network_for(&spec)?;
             let id = network.id.clone();
-            let change = Change::Put(Object::Network(network));
+            let change = Change::Put(Object::Network(Box::new(network)));
             match self.store().propose(vec![change]).await {
                 Ok(_) => return Ok(id),
                 // Two made at the same moment choose the same subnet, and the store takes one of them.

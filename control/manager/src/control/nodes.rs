@@ -56,7 +56,7 @@ impl Manager {
         if demoted {
             self.can_lose(id)?;
         }
-        let change = Change::Put(Object::Node(node));
+        let change = Change::Put(Object::Node(Box::new(node)));
         self.store().propose(vec![change]).await.map_err(from_store).map(drop)
     }
 
@@ -99,7 +99,7 @@ fn removal(state: &State, id: &str, now: Timestamp) -> Vec<Change> {
             cluster.removed_nodes.remove(&first);
         }
         cluster.removed_nodes.insert(id.to_owned(), ends);
-        changes.push(Change::Put(Object::Cluster(cluster)));
+        changes.push(Change::Put(Object::Cluster(Box::new(cluster))));
     }
     changes
 }

@@ -59,7 +59,7 @@ impl Manager {
             Ok(Service { rebalance, endpoint, ..Service::new(id::new(), spec, clock::now()) })
         })?;
         let id = service.id.clone();
-        let change = Change::Put(Object::Service(service));
+        let change = Change::Put(Object::Service(Box::new(service)));
         self.store().propose(vec![change]).await.map_err(from_store)?;
         Ok(id)
     }
@@ -104,7 +104,7 @@ impl Manager {
             check_ports(state, Some(id), &service.spec).map_err(invalid)?;
             Ok(service)
         })?;
-        let change = Change::Put(Object::Service(service));
+        let change = Change::Put(Object::Service(Box::new(service)));
         self.store().propose(vec![change]).await.map_err(from_store).map(drop)
     }
 

@@ -41,7 +41,7 @@ impl Manager {
             (true, Some(_)) if !rotate.unlock_key => {}
             (true, _) => cluster.unlock_key = Some(UnlockKey::random().reveal().to_string()),
         }
-        let change = Change::Put(Object::Cluster(cluster));
+        let change = Change::Put(Object::Cluster(Box::new(cluster)));
         self.store().propose(vec![change]).await.map_err(from_store).map(drop)
     }
 }

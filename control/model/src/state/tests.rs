@@ -76,14 +76,14 @@ fn a_template_without_tasks_is_forgotten() {
 }
 
 fn network(name: &str, subnet: &str) -> Change {
-    Change::Put(Object::Network(Network {
+    Change::Put(Object::Network(Box::new(Network {
         id: format!("id-{name}"),
         meta: Meta::default(),
         spec: docker::NetworkCreateRequest { name: name.to_owned(), ..Default::default() },
         ingress: false,
         subnet: subnet.parse().unwrap(),
         subnet6: None,
-    }))
+    })))
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn an_update_begins_no_earlier_than_what_was_made_before_it_and_keeps_its_beginn
     let mut service = Service::new("web".to_owned(), Default::default(), Timestamp(3));
     service.update_status = Some(UpdateStatus::begin(UpdateState::Updating, "", Timestamp(3)));
     let put = |state: &mut State, service: &Service, now| {
-        let changes = vec![Change::Put(Object::Service(service.clone()))];
+        let changes = vec![Change::Put(Object::Service(Box::new(service.clone())))];
         state.apply(state.version + 1, Timestamp(now), changes).unwrap();
         state.services["web"].clone()
     };

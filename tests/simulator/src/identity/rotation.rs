@@ -105,7 +105,7 @@ impl World {
 
     fn finish_rotation(&mut self, m: usize, attempt: u32) {
         if let Some(cluster) = over(&self.peers[m].state) {
-            let change = Change::Put(Object::Cluster(cluster));
+            let change = Change::Put(Object::Cluster(Box::new(cluster)));
             self.propose(m, Author::Manager, vec![change], Waiter::Rotation { attempt });
         }
     }

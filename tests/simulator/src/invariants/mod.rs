@@ -346,10 +346,10 @@ fn present(state: &State, change: &Change) -> Option<Object> {
         Change::Delete(kind, id) => (*kind, id.as_str()),
     };
     match kind {
-        ObjectKind::Cluster => state.cluster.clone().map(Object::Cluster),
-        ObjectKind::Node => state.nodes.get(id).cloned().map(Object::Node),
-        ObjectKind::Network => state.networks.get(id).cloned().map(Object::Network),
-        ObjectKind::Service => state.services.get(id).cloned().map(Object::Service),
+        ObjectKind::Cluster => state.cluster.clone().map(Box::new).map(Object::Cluster),
+        ObjectKind::Node => state.nodes.get(id).cloned().map(Box::new).map(Object::Node),
+        ObjectKind::Network => state.networks.get(id).cloned().map(Box::new).map(Object::Network),
+        ObjectKind::Service => state.services.get(id).cloned().map(Box::new).map(Object::Service),
         ObjectKind::Task => state.tasks.get(id).map(|task| Object::Task(task.clone().into())),
     }
 }

@@ -145,7 +145,7 @@ impl World {
         let now = self.wall(m);
         cluster.removed_nodes.retain(|_, ends| *ends > now);
         cluster.removed_nodes.insert(id, Timestamp(now.0 + lifetime));
-        Some(Change::Put(Object::Cluster(cluster)))
+        Some(Change::Put(Object::Cluster(Box::new(cluster))))
     }
 
     pub(super) fn reply(&mut self, m: usize, client: usize, request: u64, reply: Reply) {
@@ -188,11 +188,13 @@ impl World {
             subnet: pool("10.255.0.0/24"),
             subnet6: None,
         };
-        let mut changes =
-            vec![Change::Put(Object::Cluster(cluster)), Change::Put(Object::Network(ingress))];
+        let mut changes = vec![
+            Change::Put(Object::Cluster(Box::new(cluster))),
+            Change::Put(Object::Network(Box::new(ingress))),
+        ];
         for host in 0..self.config.hosts {
             let id = self.agents[host].node_id.clone();
-            changes.push(Change::Put(Object::Node(self.new_node(host, id))));
+            changes.push(Change::Put(Object::Node(Box::new(self.new_node(host, id)))));
         }
         changes
     }
@@ -226,20 +228,26 @@ impl World {
 /// The change a request asks for.
 fn change(state: &State, ask: &Ask, new_id: String, now: Timestamp) -> Result<Change, Refusal> {
     let object = match ask {
-        Ask::CreateService(spec) => Object::Service(create_service(state, spec, new_id, now)?),
+        Ask::CreateService(spec) => {
+            Object::Service(Box::new(create_service(state, spec, new_id, now)?))
+        }
         Ask::UpdateService { id, version, spec } => {
-            Object::Service(update_service(state, id, *version, Some(spec), now)?)
+            Object::Service(Box::new(update_service(state, id, *version, Some(spec), now)?))
         }
         Ask::RollBackService { id, version } => {
-            Object::Service(update_service(state, id, *version, None, now)?)
+            Object::Service(Box::new(update_service(state, id, *version, None, now)?))
         }
         Ask::RemoveService { id } => {
             state.services.get(id).ok_or(Refusal::Other)?;
             return Ok(Change::Delete(ObjectKind::Service, id.clone()));
         }
-        Ask::CreateNetwork { name, ipv6, subnet } => {
-            Object::Network(create_network(state, name, *ipv6, subnet.as_deref(), new_id)?)
-        }
+        Ask::CreateNetwork { name, ipv6, subnet } => Object::Network(Box::new(create_network(
+            state,
+            name,
+            *ipv6,
+            subnet.as_deref(),
+            new_id,
+        )?)),
         Ask::RemoveNetwork { id } => {
             let network = state.networks.get(id).ok_or(Refusal::Other)?;
             if network.ingress || is_used(state, network) {
@@ -254,7 +262,7 @@ fn change(state: &State, ask: &Ask, new_id: String, now: Timestamp) -> Result<Ch
             }
             node.availability = *availability;
             node.labels.insert("zone".to_owned(), (*zone).to_owned());
-            Object::Node(node)
+            Object::Node(Box::new(node))
         }
         Ask::RemoveNode { id, force } => {
             let node = state.nodes.get(id).ok_or(Refusal::Other)?;
@@ -268,7 +276,7 @@ fn change(state: &State, ask: &Ask, new_id: String, now: Timestamp) -> Result<Ch
             if cluster.meta.version != *version {
                 return Err(Refusal::OutOfSequence);
             }
-            Object::Cluster(rotated(cluster, *back, &new_id)?)
+            Object::Cluster(Box::new(rotated(cluster, *back, &new_id)?))
         }
         Ask::Rebalance { version, everywhere } => {
             let mut cluster = state.cluster.clone().ok_or(Refusal::Other)?;
@@ -276,7 +284,7 @@ fn change(state: &State, ask: &Ask, new_id: String, now: Timestamp) -> Result<Ch
                 return Err(Refusal::OutOfSequence);
             }
             set_rebalance(&mut cluster.spec, *everywhere);
-            Object::Cluster(cluster)
+            Object::Cluster(Box::new(cluster))
         }
     };
     Ok(Change::Put(object))

@@ -64,7 +64,7 @@ impl World {
             return self.begin_session(m, id);
         }
         let waiter = Waiter::Registration { conn: id, attempt };
-        self.propose(m, Author::Manager, vec![Change::Put(Object::Node(node))], waiter);
+        self.propose(m, Author::Manager, vec![Change::Put(Object::Node(Box::new(node)))], waiter);
     }
 
     pub(super) fn registered(&mut self, m: usize, conn: u64, attempt: u32, answered: Answered) {
@@ -154,7 +154,12 @@ impl World {
         node.tls = Some(proof(cluster, &tls));
         if node != *present {
             let waiter = Waiter::Certified { conn, tls, attempt };
-            self.propose(m, Author::Manager, vec![Change::Put(Object::Node(node))], waiter);
+            self.propose(
+                m,
+                Author::Manager,
+                vec![Change::Put(Object::Node(Box::new(node)))],
+                waiter,
+            );
         }
     }
 

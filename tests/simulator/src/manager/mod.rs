@@ -237,7 +237,7 @@ impl World {
             let mut node = n.clone();
             node.status.state = NodeState::Unknown;
             node.status.message = "the manager was restarted".to_owned();
-            Change::Put(Object::Node(node))
+            Change::Put(Object::Node(Box::new(node)))
         };
         let changes: Vec<Change> =
             self.peers[m].state.nodes.values().filter(unknown).map(forget).collect();

@@ -128,6 +128,6 @@ impl World {
         down.status.message = why.to_owned();
         lead.falling.insert(node.to_owned());
         let waiter = Waiter::Down { node: node.to_owned(), why, attempt };
-        self.propose(m, Author::Manager, vec![Change::Put(Object::Node(down))], waiter);
+        self.propose(m, Author::Manager, vec![Change::Put(Object::Node(Box::new(down)))], waiter);
     }
 }

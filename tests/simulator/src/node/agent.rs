@@ -210,7 +210,7 @@ impl World {
                 return;
             }
             self.expect_node(m, &id);
-            let node = Change::Put(Object::Node(self.new_node(host, id)));
+            let node = Change::Put(Object::Node(Box::new(self.new_node(host, id))));
             self.propose(m, Author::Manager, vec![node], Waiter::Nobody);
         }
     }

@@ -155,12 +155,12 @@ struct Cluster {
 impl Cluster {
     fn of(nodes: usize, services: usize, tasks: usize) -> anyhow::Result<Cluster> {
         let mut cluster = Cluster { state: State::default() };
-        let nodes = (0..nodes).map(|n| Change::Put(Object::Node(node(n))));
+        let nodes = (0..nodes).map(|n| Change::Put(Object::Node(Box::new(node(n)))));
         cluster.propose(nodes.collect())?;
         let each = tasks / services;
         for number in 0..services {
             let service = service(number);
-            cluster.propose(vec![Change::Put(Object::Service(service.clone()))])?;
+            cluster.propose(vec![Change::Put(Object::Service(Box::new(service.clone())))])?;
             let spec = Arc::new(service.spec.task_template.clone().unwrap_or_default());
             for from in (0..each).step_by(PROPOSAL) {
                 let slots = from..each.min(from + PROPOSAL);

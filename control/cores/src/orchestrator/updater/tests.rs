@@ -1,6 +1,6 @@
 use crate::{Revision, next_due, testing::World};
 use shoal_model::{
-    State, Task, TaskState, UpdateState,
+    Availability, MadeBy, NodeState, State, Task, TaskState, UpdateState,
     docker::{
         ServiceSpecRollbackConfig, ServiceSpecUpdateConfig,
         ServiceSpecUpdateConfigFailureActionEnum as Action,
@@ -591,5 +591,78 @@ fn a_task_that_waits_for_its_time_starts_although_a_paused_update_leaves_it_behi
     assert_eq!(status(&world).0, UpdateState::Paused);
     world.pass(61_000);
     world.run();
+    assert_eq!(world.running("web").len(), 2);
+}
+
+/// An update with `start-first` whose new task finds no node.
+fn update_that_waits_for_a_node() -> World {
+    let mut world = service(1, |u| {
+        u.order = Some(Order::START_FIRST);
+        u.failure_action = Some(Action::CONTINUE);
+    });
+    let pause = |world: &mut World, availability| {
+        for id in ["n1", "n2", "n3"] {
+            world.set_node(id, |n| n.availability = availability);
+        }
+    };
+    pause(&mut world, Availability::Pause);
+    world.update("web");
+    world.settle();
+    let waits = new(&world).pop().unwrap();
+    assert_eq!(waits.status.state, TaskState::Pending);
+    world
+}
+
+/// Whether the old task runs beside the one that waits.
+fn overlaps(world: &World) -> bool {
+    let old = |t: &&Task| !is_new(t) && t.desired == TaskState::Running;
+    world.running("web").into_iter().any(|t| old(&t))
+}
+
+fn nodes_return(world: &mut World) {
+    for id in ["n1", "n2", "n3"] {
+        world.set_node(id, |n| n.availability = Availability::Active);
+    }
+    world.run();
+    world.pass(6_000);
+    world.run();
+    assert!(!overlaps(world));
+    assert_eq!(status(world).0, UpdateState::Completed);
+}
+
+#[test]
+fn an_update_is_not_complete_while_an_old_task_runs_until_the_new_one_does() {
+    let mut world = update_that_waits_for_a_node();
+    // The update's own task gets a node and is lost with it; what follows is not the update's.
+    world.set_node("n2", |n| n.availability = Availability::Active);
+    world.settle();
+    let placed = new(&world).pop().unwrap();
+    assert_eq!(placed.node_id.as_deref(), Some("n2"));
+    world.set_node("n2", |n| {
+        n.availability = Availability::Pause;
+        n.status.state = NodeState::Down;
+    });
+    for _ in 0..10 {
+        world.settle();
+        world.pass(30_000);
+    }
+    let followed = new(&world).into_iter().find(|t| t.desired <= TaskState::Running).unwrap();
+    assert_eq!(followed.made_by, MadeBy::Restart);
+    assert!(overlaps(&world));
+    assert_eq!(status(&world).0, UpdateState::Updating);
+    world.set_node("n2", |n| n.status.state = NodeState::Ready);
+    nodes_return(&mut world);
+}
+
+#[test]
+fn scaling_during_an_update_leaves_it_under_way() {
+    let mut world = update_that_waits_for_a_node();
+    world.scale("web", 2);
+    world.settle();
+    assert!(overlaps(&world));
+    assert_eq!(status(&world), (UpdateState::Updating, "update in progress".to_owned()));
+    let new = new(&world).into_iter().filter(|t| t.slot == 1).count();
+    assert_eq!(new, 1, "the one that waits is not made again");
+    nodes_return(&mut world);
     assert_eq!(world.running("web").len(), 2);
 }
