@@ -51,7 +51,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::TellAllNetworks, &["needed"], 60),
     Proof(Bug::MoveForNothing, &["rebalance"], 60),
     Proof(Bug::EndRotationEarly, &["certificates"], 60),
-    Proof(Bug::ForgetRefused, &["overlooked"], 60),
+    Proof(Bug::ForgetRefused, &["overlooked"], 250),
     Proof(Bug::OverlookNode, &["overlooked"], 60),
     Proof(Bug::DeafToSilence, &["liveness", "convergence"], 60),
     Proof(Bug::TrustRemovedNode, &["certificates"], 60),

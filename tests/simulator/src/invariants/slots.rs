@@ -68,10 +68,11 @@ pub(super) fn has_its_task(
     if wanted.saturating_sub(moves) > 1 && !starts_first(service) {
         return Err(format!("{wanted} tasks are wanted in place {place} of {name}"));
     }
-    // A move that failed changes nothing.
+    // A move that failed changes nothing, unless it is all that is left.
     let counts = |t: &&&Task| t.made_by != MadeBy::Rebalance || t.times.running.is_some();
-    let counted = tasks.iter().filter(counts);
-    let newest = counted.max_by_key(|t| rest.tasks.get(&t.id).map(|f| f.order));
+    let order = |t: &&&Task| rest.tasks.get(&t.id).map(|f| f.order);
+    let counted = tasks.iter().filter(counts).max_by_key(order);
+    let newest = counted.or_else(|| tasks.iter().max_by_key(order));
     let Some(newest) = newest else { return Err(format!("place {place} of {name} has no task")) };
     // The one that waits need not be the newest: a rollback may have stopped that.
     let waits = tasks.iter().any(|t| waits(t, rest.now));

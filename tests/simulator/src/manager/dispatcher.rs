@@ -22,7 +22,11 @@ impl World {
         let (m, host) = (conn.manager, conn.agent);
         let known = is_member(&self.peers[m].state, &self.agents[host].node_id);
         let same_boot = conn.manager_boot == self.hosts[m].boot;
-        if !self.serves(m) || !known || !same_boot || !self.shake_hands(host, m) {
+        if !self.shake_hands(host, m) {
+            self.check_handshakes(host);
+            return self.close_manager_side(id);
+        }
+        if !self.serves(m) || !known || !same_boot {
             return self.close_manager_side(id);
         }
         let node = self.agents[host].node_id.clone();
