@@ -11,6 +11,7 @@ const BUDGETS: &[(Bug, u64)] = &[
     (Bug::LeadOn, 10),
     (Bug::LoseLast, 20),
     (Bug::ForgetSnapshot, 10),
+    (Bug::Reorder, 10),
 ];
 
 #[test]
