@@ -8,8 +8,9 @@ use crate::{
 use std::{collections::BTreeMap, future::pending, rc::Rc, time::Duration};
 use tokio::time::{sleep, timeout};
 
-/// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long an answer is waited for: between these, and another time each. A client that soon asks elsewhere
+/// finds a new leader while others still ask the old one.
+const PATIENCE_MS: [u64; 2] = [200, 3000];
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -39,7 +40,12 @@ impl Asker {
     /// One attempt: who was asked, and the answer if there was one.
     async fn ask(&mut self, request: &Request) -> Option<Answer> {
         let asked = manager_name(self.at);
-        let answer = timeout(PATIENCE, self.connections.ask(&asked, request)).await;
+        let [least, most] = PATIENCE_MS;
+        let patience = Duration::from_millis(match request {
+            Request::Order(_) => most + 2000,
+            _ => least + self.shared.below(most - least),
+        });
+        let answer = timeout(patience, self.connections.ask(&asked, request)).await;
         let answer = answer.ok().and_then(Result::ok);
         let failure = match &answer {
             Some(Answer::Made(results)) => results.iter().find_map(|result| result.as_ref().err()),

@@ -67,7 +67,7 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>, aloud: bool) -> Outcome {
     shared.history.borrow_mut().folder = dir.path().display().to_string();
     outside::enter(Some(shared.clone()));
     let run = Run::new(shared.clone(), plan, random);
-    run.to_its_end();
+    run.run_to_its_end();
     outside::enter(None);
     let history = shared.history.borrow();
     Outcome {
@@ -151,7 +151,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn to_its_end(mut self) {
+    fn run_to_its_end(mut self) {
         let formed = |run: &Run<'_>| {
             !run.shared.busy.get()
                 && run.shared.orders.borrow().is_empty()
