@@ -109,6 +109,8 @@ pub struct SessionConfig {
 pub struct WantedTls {
     /// The roots to trust, PEM; `None` until they have said.
     pub trust: Option<String>,
+    /// How often the managers have said which.
+    pub trusts: u64,
     /// Digest of the root that is to sign the node's certificate; `None` if any will do.
     pub root: Option<String>,
     /// How often the managers have said to renew.
@@ -276,7 +278,10 @@ impl<B: Body> Session<B> {
                     }
                 }
                 Some(Kind::Trust(trust)) => {
-                    self.config.tls.send_modify(|tls| tls.trust = Some(trust.roots));
+                    self.config.tls.send_modify(|tls| {
+                        tls.trust = Some(trust.roots);
+                        tls.trusts += 1;
+                    });
                 }
                 Some(Kind::Renew(renew)) => {
                     // Said again, in case it was lost what the node has.

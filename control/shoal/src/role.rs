@@ -44,8 +44,8 @@ impl Folders {
 pub(crate) async fn keep(member: Arc<Member>, folders: Folders) {
     let (mut roles, mut wishes) = (member.agent.role(), member.agent.tls());
     let mut renewal = renewal_of(&member.certificate.borrow());
-    // Orders to renew that were followed.
-    let mut followed = 0;
+    // Orders to renew, and to trust other roots, that were followed.
+    let (mut followed, mut trusted) = (0, 0);
     loop {
         let wanted = *roles.borrow_and_update();
         let tls = wishes.borrow_and_update().clone();
@@ -57,7 +57,7 @@ pub(crate) async fn keep(member: Arc<Member>, folders: Folders) {
             followed = tls.orders;
         }
         let mut versions = member.manager().map(|manager| manager.store().watch());
-        let pause = match conform(&member, &folders, wanted, &tls, &mut renewal).await {
+        let pause = match conform(&member, &folders, wanted, &tls, (&mut renewal, &mut trusted)).await {
             Ok(()) => renewal.saturating_sub(now()).min(LONGEST_SLEEP),
             Err(error) => {
                 tracing::warn!("the node is not yet what the swarm wants it to be: {error:#}");
@@ -115,15 +115,17 @@ async fn conform(
     folders: &Folders,
     wanted: Option<Role>,
     tls: &WantedTls,
-    renewal: &mut Duration,
+    (renewal, trusted): (&mut Duration, &mut u64),
 ) -> Result<()> {
     let present = member.certificate.borrow().clone();
     // A renewal that is due brings the roots along, and what is told now may need the next certificate.
-    if let Some(roots) = tls.trust.as_deref().filter(|_| now() < *renewal)
+    if let Some(roots) = tls.trust.as_deref().filter(|_| now() < *renewal && *trusted != tls.trusts)
         && roots != present.trust().pem()
     {
         trust(member, folders, &present, roots)?;
     }
+    // Once: what was told before a renewal is older than the roots that came with it.
+    *trusted = tls.trusts;
     let present = member.certificate.borrow().clone();
     let other_role = wanted.is_some_and(|role| role != present.identity().role);
     if other_role || now() >= *renewal {
