@@ -25,6 +25,10 @@ use turmoil::Sim;
 /// What one look at the simulation is apart from the next.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Connections that wait to be accepted, and segments to be read: turmoil gives up the simulation when there
+/// are more, and all that was held arrives at once.
+const BACKLOG: usize = 4096;
+
 /// How long making the cluster may take.
 const BEGIN: Duration = Duration::from_secs(30);
 
@@ -114,6 +118,7 @@ impl<'a> Run<'a> {
             .min_message_latency(plan.latency.0)
             .max_message_latency(plan.latency.1)
             .repair_rate(mends())
+            .tcp_capacity(BACKLOG)
             .enable_random_order()
             .build();
         let mut names = Vec::new();
