@@ -2,7 +2,7 @@
 
 use crate::{
     history::Wish,
-    shared::{Shared, manager_name},
+    shared::{Shared, client_name, manager_name},
     wire::{Answer, Connections, Failure, Order, Request},
 };
 use std::{collections::BTreeMap, future::pending, rc::Rc, time::Duration};
@@ -10,7 +10,11 @@ use tokio::time::{sleep, timeout};
 
 /// How long an answer is waited for: between these, and another time each. A client that soon asks elsewhere
 /// finds a new leader while others still ask the old one.
-const PATIENCE_MS: [u64; 2] = [200, 3000];
+const PATIENCE_MS: [u64; 3] = [200, 600, 3000];
+
+/// Of ten things a client wants, so many are reads: some clients read nearly always, and so notice nothing of
+/// a leader whose writes hang.
+const READS: [u64; 2] = [2, 9];
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -40,9 +44,10 @@ impl Asker {
     /// One attempt: who was asked, and the answer if there was one.
     async fn ask(&mut self, request: &Request) -> Option<Answer> {
         let asked = manager_name(self.at);
-        let [least, most] = PATIENCE_MS;
+        let [least, some, most] = PATIENCE_MS;
         let patience = Duration::from_millis(match request {
             Request::Order(_) => most + 2000,
+            _ if self.shared.below(2) == 0 => least + self.shared.below(some - least),
             _ => least + self.shared.below(most - least),
         });
         let answer = timeout(patience, self.connections.ask(&asked, request)).await;
@@ -68,12 +73,13 @@ impl Asker {
 }
 
 /// Writes and reads until it shall stop.
-pub(crate) async fn run(shared: Rc<Shared>, name: String) -> turmoil::Result {
+pub(crate) async fn run(shared: Rc<Shared>, number: usize) -> turmoil::Result {
+    let name = client_name(number);
     let mut asker = Asker::new(shared.clone());
     let (mut next, mut round) = (0, 0);
     while !shared.stop.get() {
         sleep(Duration::from_millis(shared.below(THINK_MS))).await;
-        if shared.below(4) == 0 {
+        if shared.below(10) < READS[number % READS.len()] {
             let began = shared.history.borrow().acknowledged();
             if let Some(Answer::Counted(Ok(seen))) = asker.ask(&Request::Count).await {
                 shared.history.borrow_mut().read(&began, &seen);

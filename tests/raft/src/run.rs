@@ -8,7 +8,7 @@ use crate::{
     history::Figures,
     manager,
     plan::Plan,
-    shared::{Shared, manager_name},
+    shared::{Shared, client_name, manager_name},
     wire::Order,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
@@ -25,13 +25,17 @@ use turmoil::Sim;
 /// What one look at the simulation is apart from the next.
 const TICK: Duration = Duration::from_millis(1);
 
+/// Connections that wait to be accepted, and segments to be read: turmoil gives up the simulation when there
+/// are more, and all that was held arrives at once.
+const BACKLOG: usize = 4096;
+
 /// How long making the cluster may take.
 const BEGIN: Duration = Duration::from_secs(30);
 
 /// How long it may take after the last fault until every client has written again, and again until all
 /// managers are the same. An election takes a second, a client looks for the leader for as long as its
-/// patience a few times.
-const LIVE: Duration = Duration::from_secs(20);
+/// patience a few times, and a connection that lost something is noticed after ten.
+const LIVE: Duration = Duration::from_secs(30);
 
 /// Rounds of writes after the last fault.
 const ROUNDS: u64 = 4;
@@ -114,6 +118,7 @@ impl<'a> Run<'a> {
             .min_message_latency(plan.latency.0)
             .max_message_latency(plan.latency.1)
             .repair_rate(mends())
+            .tcp_capacity(BACKLOG)
             .enable_random_order()
             .build();
         let mut names = Vec::new();
@@ -124,10 +129,9 @@ impl<'a> Run<'a> {
             sim.host(manager_name(number), move || manager::run(host.clone(), number));
         }
         for number in 0..plan.clients {
-            let name = format!("c{number}");
-            names.push(name.clone());
+            names.push(client_name(number));
             let host = shared.clone();
-            sim.host(name.clone(), move || client::run(host.clone(), name.clone()));
+            sim.host(client_name(number), move || client::run(host.clone(), number));
         }
         names.push("admin".to_owned());
         let host = shared.clone();
@@ -217,11 +221,22 @@ impl<'a> Run<'a> {
                 return false;
             }
             if self.now >= end {
+                self.describe();
                 self.shared.violate(format!("within {} s: {what}", limit.as_secs()));
                 return false;
             }
         }
         true
+    }
+
+    /// Where each manager stands.
+    fn describe(&self) {
+        for (number, store) in self.shared.stores.borrow().iter() {
+            let version = store.read(|state| state.version);
+            let (leads, members) = (store.leadership().borrow().clone(), store.members());
+            let members: Vec<_> = members.iter().map(|m| (&m.node_id, m.voter)).collect();
+            self.shared.note(format!("m{number}: version {version}, {leads:?}, {members:?}"));
+        }
     }
 
     fn step(&mut self) -> bool {

@@ -137,3 +137,7 @@ impl World for Shared {
 pub(crate) fn manager_name(number: usize) -> String {
     format!("m{number}")
 }
+
+pub(crate) fn client_name(number: usize) -> String {
+    format!("c{number}")
+}

@@ -7,8 +7,12 @@ use std::{
     collections::BTreeMap,
     io::{self, ErrorKind},
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 use turmoil::net::TcpStream;
 
 /// Where managers listen.
@@ -16,6 +20,10 @@ pub(crate) const PORT: u16 = 2377;
 
 /// Bytes of a message: a call of the store's and something around it.
 const MAX_MESSAGE: u32 = 2 * shoal_store::MAX_CALL_BYTES as u32;
+
+/// A connection that has been silent for so long is given up, as keep-alive does for real ones: turmoil's TCP
+/// does not send again what was lost. Longer than any disk hangs.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Connections to one manager that are kept while nothing is asked over them.
 const IDLE: usize = 4;
@@ -130,7 +138,8 @@ impl Transport for Calls {
     ) -> Result<Vec<u8>, TransportError> {
         let call = call.as_str().to_owned();
         let request = Request::Raft { from: self.own.clone(), call, request };
-        let answer = self.connections.ask(node_id, &request).await;
+        let answer = timeout(SILENCE, self.connections.ask(node_id, &request)).await;
+        let answer = answer.unwrap_or_else(|silent| Err(silent.into()));
         match answer.map_err(|error| TransportError::Unreachable(error.into()))? {
             Answer::Raft(answer) => answer.map_err(TransportError::Refused),
             _ => Err(TransportError::Refused("an answer to something else".to_owned())),
