@@ -57,13 +57,14 @@ pub(crate) async fn keep(member: Arc<Member>, folders: Folders) {
             followed = tls.orders;
         }
         let mut versions = member.manager().map(|manager| manager.store().watch());
-        let pause = match conform(&member, &folders, wanted, &tls, (&mut renewal, &mut trusted)).await {
-            Ok(()) => renewal.saturating_sub(now()).min(LONGEST_SLEEP),
-            Err(error) => {
-                tracing::warn!("the node is not yet what the swarm wants it to be: {error:#}");
-                RETRY
-            }
-        };
+        let pause =
+            match conform(&member, &folders, wanted, &tls, (&mut renewal, &mut trusted)).await {
+                Ok(()) => renewal.saturating_sub(now()).min(LONGEST_SLEEP),
+                Err(error) => {
+                    tracing::warn!("the node is not yet what the swarm wants it to be: {error:#}");
+                    RETRY
+                }
+            };
         tokio::select! {
             () = sleep(pause) => {}
             changed = roles.changed() => if changed.is_err() { return },

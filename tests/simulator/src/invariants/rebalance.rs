@@ -4,7 +4,7 @@
 use super::{Invariant, Rest, Step, Verdict, capacity, may_be_current, may_be_lost};
 use crate::log::Author;
 use shoal_cores::REBALANCE_LABEL;
-use shoal_model::{MadeBy, Mode, Node, Service, State, Task, TaskState};
+use shoal_model::{Availability, MadeBy, Mode, Node, Service, State, Task, TaskState};
 use std::{
     collections::{BTreeMap, HashMap},
     time::Duration,
@@ -112,7 +112,9 @@ impl<'a> Spread<'a> {
             let runs =
                 task.status.state == TaskState::Running && task.desired == TaskState::Running;
             let lost = may_be_lost(state, task, u64::MAX);
-            let current = may_be_current(service, task) && admits(service, node);
+            // On a paused node constraints are not enforced.
+            let stays = node.availability == Availability::Pause || admits(service, node);
+            let current = may_be_current(service, task) && stays;
             if !runs || lost || !current || by_slot.insert(task.slot, *task).is_some() {
                 return None;
             }

@@ -204,7 +204,10 @@ impl World {
             let removed = self.peers[m].state.cluster.as_ref();
             if removed.is_some_and(|c| c.removed_nodes.contains_key(&id)) {
                 // Removed before it had come. Every attempt to join is another node in the product.
-                return self.join_anew(host);
+                let conn = self.agents[host].conn;
+                self.join_anew(host);
+                self.agents[host].conn = conn; // it is refused here, and tries again
+                return;
             }
             if self.identities.is_some() && !self.let_join(host, m) {
                 return;
