@@ -52,6 +52,9 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     if let Some(cfssl) = docker::cfssl() {
         environment.push(("SHOAL_CFSSL", cfssl.display().to_string()));
     }
+    if let Some(seed) = env::var("SHOAL_SEED").ok().or_else(seed_of_commit) {
+        environment.push(("SHOAL_SEED", seed));
+    }
     for program in &programs {
         heading(&program.name);
         let mut command = process::as_root(&program.executable, &environment)?;
@@ -76,6 +79,17 @@ pub(crate) fn run(filter: Option<&str>) -> anyhow::Result<()> {
     }
     println!("{} passed, {} failed", tally.passed, tally.failed);
     if tally.failed > 0 { bail!("{} failed", tally.failed) } else { Ok(()) }
+}
+
+/// Where the simulator's seeds begin: others for each commit, and the same whenever it is tested. `None`
+/// where there is no repository, as in an archive of the source.
+fn seed_of_commit() -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["rev-parse", "HEAD"]).current_dir(workspace::root());
+    let output = git.output().ok().filter(|output| output.status.success())?;
+    let commit = String::from_utf8(output.stdout).ok()?;
+    // Forty bits: the highest two of a seed have a meaning.
+    Some(u64::from_str_radix(commit.get(..10)?, 16).ok()?.to_string())
 }
 
 /// Checks that need no test program. Each counts as one.
