@@ -276,6 +276,16 @@ impl Heap {
         self.items.push(Item { at, order: self.count, event });
     }
 
+    /// Moves events from one time to an earlier one. They stay in their order.
+    pub(crate) fn bring_forward(&mut self, from: Ns, to: Ns, which: impl Fn(&Event) -> bool) {
+        let items = std::mem::take(&mut self.items).into_iter();
+        let moved = |item: Item| match item.at == from && which(&item.event) {
+            true => Item { at: to, ..item },
+            false => item,
+        };
+        self.items = items.map(moved).collect();
+    }
+
     pub(crate) fn pop(&mut self) -> Option<(Ns, Event)> {
         self.items.pop().map(|item| (item.at, item.event))
     }

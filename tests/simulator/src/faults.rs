@@ -233,11 +233,23 @@ impl World {
     pub(crate) fn end_faults(&mut self) {
         for remedy in std::mem::take(&mut self.faults.present).into_values() {
             if let Remedy::Resume(host) = remedy {
-                self.hosts[host].paused_until = self.hosts[host].paused_until.min(self.now);
+                self.resume(host);
             }
             self.remedy(remedy);
         }
         self.ways_changed();
+    }
+
+    /// A pause ends early. What waited for its end comes before what comes from now on.
+    fn resume(&mut self, host: usize) {
+        let until = self.hosts[host].paused_until;
+        if until <= self.now {
+            return;
+        }
+        self.hosts[host].paused_until = self.now;
+        let mut heap = std::mem::take(&mut self.heap);
+        heap.bring_forward(until, self.now, |event| self.place(event) == Some(host));
+        self.heap = heap;
     }
 
     fn places(&self) -> usize {

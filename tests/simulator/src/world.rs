@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Host an event happens at.
-    fn place(&self, event: &Event) -> Option<usize> {
+    pub(crate) fn place(&self, event: &Event) -> Option<usize> {
         match event {
             Event::Hello { conn } | Event::Up { conn, .. } => {
                 self.conns.get(conn).map(|c| c.manager)

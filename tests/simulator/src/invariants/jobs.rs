@@ -50,7 +50,10 @@ impl Invariant for Jobs {
                 continue;
             }
             let done = self.done.entry(service.id.clone()).or_default();
-            if task.status.state == TaskState::Complete {
+            // The last word of a node that was removed may come after.
+            let gone =
+                service.mode() == Mode::GlobalJob && !step.state.nodes.contains_key(place(task));
+            if task.status.state == TaskState::Complete && !gone {
                 done.places.entry(place(task).to_owned()).or_insert(step.state.version);
             }
             // Changed since the orchestrator looked: then it could not know.
