@@ -181,10 +181,12 @@ fn go_on<'a>(
     {
         return fail(plan, service, status, &how, failed);
     }
-    let under_way = mine.iter().filter(|t| plan.is_under_way(t, how.delay)).count();
+    let begun = |o: &Outdated<'_>| slots[&o.place].iter().any(|t| is_of_update(service, t));
+    // Begun by an update that was under way before the service was scaled.
+    let before = outdated.iter().filter(|o| o.overlaps && !begun(o)).count();
+    let under_way = mine.iter().filter(|t| plan.is_under_way(t, how.delay)).count() + before;
     let overlap = outdated.iter().any(|o| o.overlaps);
-    let seen_to =
-        |o: &Outdated<'_>| o.overlaps || slots[&o.place].iter().any(|t| is_of_update(service, t));
+    let seen_to = |o: &Outdated<'_>| o.overlaps || begun(o);
     let mut left: Vec<Outdated<'_>> = outdated.into_iter().filter(|o| !seen_to(o)).collect();
     if left.is_empty() && under_way == 0 {
         // A new task that was lost is followed by one that is not the update's, and may wait long.
