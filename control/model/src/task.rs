@@ -153,6 +153,9 @@ pub struct TaskTimes {
     pub running: Option<Timestamp>,
     /// That it had ended.
     pub ended: Option<Timestamp>,
+    /// That it was told to stop before it had ended; on the clock of the manager that did.
+    #[serde(default)]
+    pub told: Option<Timestamp>,
 }
 
 /// A port of a node that one task there takes (`host` publish mode).

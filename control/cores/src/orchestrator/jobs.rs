@@ -118,7 +118,7 @@ fn tend<'a>(
         let last = slot.first()?;
         // A node that was not to run it for a while begins anew; a slot is given up for good.
         let anew = matches!(place, Place::Node(_)) && !restart::ended_by_itself(last);
-        if !anew && !restart::wanted(service, last, slot) {
+        if !anew && !restart::wanted(plan, service, last, slot) {
             return Some(Progress::GivenUp);
         }
         let not_before = restart_at(plan, last);
@@ -135,7 +135,7 @@ fn tend<'a>(
         return Some(Progress::UnderWay);
     }
     plan.retire(task);
-    if !restart::wanted(service, task, slot) {
+    if !restart::wanted(plan, service, task, slot) {
         return Some(Progress::GivenUp);
     }
     let not_before = restart_at(plan, task);

@@ -164,7 +164,11 @@ impl<'a> Plan<'a> {
         if !task.is_assigned() {
             self.delete(task);
         } else if task.desired < TaskState::Shutdown {
-            self.change(task, |t| t.desired = TaskState::Shutdown);
+            let now = self.now;
+            self.change(task, |t| {
+                t.desired = TaskState::Shutdown;
+                t.times.told = t.times.ended.is_none().then_some(now);
+            });
         }
     }
 

@@ -1,4 +1,5 @@
 //! When a task that ended is run again.
+use super::{plan::Plan, slots::is_live};
 use crate::spec::nanos;
 use shoal_model::{
     MadeBy, Service, Task, TaskState,
@@ -30,9 +31,10 @@ pub(super) fn ended_by_itself(task: &Task) -> bool {
 /// place, newest first.
 ///
 /// What counts are restarts since the specification is what it is; with a window, those made within
-/// it before the end of `last`. The answer depends on nothing that changes later, so that a place
-/// once given up stays so until its specification changes.
-pub(super) fn wanted(service: &Service, last: &Task, slot: &[&Task]) -> bool {
+/// it before the end of `last`, or before it was told to stop as its node was lost. The answer depends on
+/// nothing that changes later, as that end, which may be reported late: a place once given up stays so
+/// until its specification changes.
+pub(super) fn wanted(plan: &Plan<'_>, service: &Service, last: &Task, slot: &[&Task]) -> bool {
     let policy = last.spec.restart_policy.as_ref();
     let complete = last.status.state == TaskState::Complete;
     match policy.and_then(|p| p.condition) {
@@ -47,7 +49,9 @@ pub(super) fn wanted(service: &Service, last: &Task, slot: &[&Task]) -> bool {
         return true;
     }
     let window = policy.and_then(|p| p.window).map(nanos).filter(|w| !w.is_zero());
-    let end = last.times.ended.unwrap_or(last.status.since);
+    let known = [last.times.told, last.times.ended].into_iter().flatten().min();
+    // One that is wanted and has not ended is told to stop now.
+    let end = known.unwrap_or(if is_live(last) { plan.now } else { last.status.since });
     let same = slot
         .iter()
         .skip_while(|t| t.id != last.id)

@@ -81,7 +81,7 @@ fn revive<'a>(
 ) -> Option<Outdated<'a>> {
     let last = slot.first()?;
     let returns = returns(service, last);
-    if returns || restart::wanted(service, last, slot) && !bugs::active(Bug::LoseTask) {
+    if returns || restart::wanted(plan, service, last, slot) && !bugs::active(Bug::LoseTask) {
         let not_before = if returns { plan.now } else { restart_at(plan, last) };
         plan.create(service, replacement(place, not_before, MadeBy::Restart));
         return None;
@@ -103,7 +103,7 @@ fn restart<'a>(
     task: &Task,
     slot: &[&'a Task],
 ) {
-    if restart::wanted(service, task, slot) && !bugs::active(Bug::LoseTask) {
+    if restart::wanted(plan, service, task, slot) && !bugs::active(Bug::LoseTask) {
         let not_before = restart_at(plan, task);
         plan.create(service, replacement(place, not_before, MadeBy::Restart));
     }

@@ -292,3 +292,28 @@ fn a_slot_whose_lost_task_is_not_followed_stays_given_up_and_the_others_go_on() 
     }
     assert_eq!(slots(&world.running("job")), [1], "one at a time");
 }
+
+#[test]
+fn a_slot_that_was_given_up_stays_so_when_the_end_of_its_lost_task_is_heard_of_late() {
+    let second = 1_000_000_000;
+    let restart = TaskSpecRestartPolicy {
+        delay: Some(0),
+        window: Some(60 * second),
+        ..policy(Condition::ON_FAILURE, 1)
+    };
+    let mut world = job(1, 2, Some(restart));
+    end_first(&mut world, TaskState::Failed);
+    world.run();
+    let lost = world.running("job")[0].clone();
+    assert_eq!((lost.slot, lost.made_by), (0, MadeBy::Restart));
+    let node = lost.node_id.clone().unwrap();
+    world.set_node(&node, |n| n.status.state = NodeState::Down);
+    world.settle();
+    world.run();
+    world.pass(120_000);
+    world.end(&lost.id, TaskState::Failed);
+    world.set_node(&node, |n| n.status.state = NodeState::Ready);
+    world.run();
+    let wanted = world.tasks("job").into_iter().filter(|t| t.desired <= TaskState::Running);
+    assert_eq!(wanted.map(|t| t.slot).collect::<Vec<_>>(), [1], "one at a time");
+}
