@@ -108,6 +108,10 @@ impl Inner {
                 ErrorKind::Unknown,
                 format!("rpc error: code = Unknown desc = {e}"),
             ),
+            ApplyError::InUse { .. } | ApplyError::Missing { .. } => ControlError::new(
+                ErrorKind::InvalidArgument,
+                format!("rpc error: code = InvalidArgument desc = {e}"),
+            ),
             ApplyError::NameTaken { .. } => ControlError::new(
                 ErrorKind::AlreadyExists,
                 format!("rpc error: code = AlreadyExists desc = name conflicts with an existing object: {e}"),

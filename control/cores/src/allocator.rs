@@ -55,6 +55,7 @@ impl Allocator {
                 ObjectKind::Network => return self.look_at_all(state),
                 // A task that holds nothing yet is found by itself.
                 ObjectKind::Task | ObjectKind::Cluster => continue,
+                ObjectKind::Secret | ObjectKind::Config => continue,
             };
             if !set.contains(id) {
                 set.insert(id.to_owned());

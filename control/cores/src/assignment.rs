@@ -4,15 +4,18 @@
 //! differences, without looking at the whole state.
 use ipnetwork::IpNetwork;
 use shoal_model::{
-    AssignedTask, Meta, NetAddresses, NodeAssignment, NodeTable, Service, State, TableNetwork,
-    TablePeer, TableService, TableTask, Task, TaskState, TaskStatus, TaskTimes, Timestamp,
+    AssignedTask, DependencyKind, Meta, NetAddresses, NodeAssignment, NodeTable, Payload, Service,
+    State, TableNetwork, TablePeer, TableService, TableTask, Task, TaskState, TaskStatus,
+    TaskTimes, Timestamp,
     bugs::{self, Bug},
+    needs,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher as _},
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 /// The whole assignment of a node, everything in order of ids; empty for a node that is not there.
@@ -39,8 +42,11 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
         peers: peers(state, node_id, &joined),
         services: services(state, &joined),
     };
+    let needed: BTreeSet<(DependencyKind, &str)> = own.iter().flat_map(|t| needs(t)).collect();
+    let dependencies = needed.into_iter().filter_map(|(kind, id)| payload(state, kind, id));
+    let dependencies = dependencies.map(Arc::new).collect();
     let tasks = own.into_iter().map(|t| assigned(state, t)).collect();
-    NodeAssignment { generation: state.version, tasks, table }
+    NodeAssignment { generation: state.version, tasks, dependencies, table }
 }
 
 /// UDP port of the overlay on a node: its own, else the cluster's.
@@ -152,6 +158,11 @@ impl io::Write for Hashing {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A secret or a config as nodes get it; `None` when it was removed while tasks still use it.
+pub(crate) fn payload(state: &State, kind: DependencyKind, id: &str) -> Option<Payload> {
+    state.dependencies(kind).get(id).map(|dependency| Payload::of(kind, dependency))
 }
 
 fn networks(state: &State, joined: &BTreeSet<&str>) -> Vec<TableNetwork> {

@@ -4,16 +4,20 @@
 //! once. [`Tables::difference`] gives a node what changed in the rows that are its: those of
 //! everybody, of the networks it takes part in, and its own. The work is that of the change, not of
 //! the cluster's size.
+mod dependencies;
 mod shelf;
 
-use crate::assignment::{alive, assigned, data_path_port, digest, heard, network, serving};
+use crate::assignment::{
+    alive, assigned, data_path_port, digest, heard, network, payload, serving,
+};
 pub use shelf::Written;
 use shelf::{Shelf, write};
 use shoal_model::{
-    MemberRow, NodeState, ObjectKind, PeerRow, Row, RowKey, Service, ServiceRow, State, Task,
-    docker::TaskSpec,
+    DependencyKind, MemberRow, NodeState, ObjectKind, PeerRow, Row, RowKey, Service, ServiceRow,
+    State, Task, docker::TaskSpec, needs,
 };
 use std::{
+    borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
     mem,
     sync::Arc,
@@ -50,27 +54,41 @@ struct Concerned {
 struct OfNode {
     /// About the node itself.
     shelf: Shelf,
-    /// Its tasks. A row has the task's whole specification and only one node gets it: it is written
-    /// when it is told.
+    /// Its tasks, and what they use. A row has the task's whole specification and only one node gets
+    /// it: it is written when it is told. So is a secret, so that it is not kept for each node.
     own: Shelf<Own>,
+    /// Secrets and configs that tasks here use, and how many.
+    needs: BTreeMap<Needed, usize>,
     /// Networks with a living task here, and how many.
     joined: BTreeMap<String, usize>,
     down: bool,
 }
 
-/// What is kept of a task's row: enough to see whether it changed.
+/// What is kept of a row that is written when it is told: enough to see whether it changed.
 #[derive(Debug)]
-struct Own {
-    digest: u64,
-    spec: Arc<TaskSpec>,
+enum Own {
+    Task {
+        digest: u64,
+        spec: Arc<TaskSpec>,
+    },
+    /// It never does.
+    Dependency,
 }
 
 impl PartialEq for Own {
     fn eq(&self, other: &Own) -> bool {
-        self.digest == other.digest
-            && (Arc::ptr_eq(&self.spec, &other.spec) || self.spec == other.spec)
+        match (self, other) {
+            (Own::Task { digest, spec }, Own::Task { digest: other, spec: others }) => {
+                digest == other && (Arc::ptr_eq(spec, others) || spec == others)
+            }
+            (Own::Dependency, Own::Dependency) => true,
+            _ => false,
+        }
     }
 }
+
+/// A secret or a config, by its id.
+type Needed = (DependencyKind, String);
 
 #[derive(Debug)]
 struct OfNetwork {
@@ -98,6 +116,8 @@ struct OfTask {
     heard: Vec<String>,
     /// Networks its node takes part in because of it.
     joined: Vec<String>,
+    /// What its node must have because of it.
+    needs: Vec<Needed>,
 }
 
 /// Objects [`Tables::update`] looked at.
@@ -183,6 +203,7 @@ impl Tables {
         }
         let mut networks = BTreeSet::new();
         let mut services = BTreeSet::new();
+        let mut dependencies = BTreeSet::new();
         let changes = state.touched_since(self.version).filter(|_| self.follows(state));
         match changes {
             Some(changes) => {
@@ -192,6 +213,14 @@ impl Tables {
                         ObjectKind::Node => &mut touched.nodes,
                         ObjectKind::Service => &mut services,
                         ObjectKind::Network => &mut networks,
+                        ObjectKind::Secret => {
+                            dependencies.insert((DependencyKind::Secret, id.to_owned()));
+                            continue;
+                        }
+                        ObjectKind::Config => {
+                            dependencies.insert((DependencyKind::Config, id.to_owned()));
+                            continue;
+                        }
                         ObjectKind::Cluster => {
                             self.concerned.everybody = true;
                             continue;
@@ -228,6 +257,9 @@ impl Tables {
         }
         for id in &more {
             self.own_row(state, id);
+        }
+        for needed in &dependencies {
+            self.touch_dependency(state, needed);
         }
         let concerned = mem::take(&mut self.concerned);
         let of_everybody = |id: &&String| self.ingress.as_ref() == Some(*id);
@@ -321,7 +353,7 @@ impl Tables {
     fn whole(&self, state: &State, to: &Subscriber, own: &OfNode) -> Delta {
         let mut delta = Delta { generation: self.version, ..Delta::default() };
         delta.rows.extend(own.shelf.all().map(|(_, row)| row.clone()));
-        delta.rows.extend(own.own.all().filter_map(|(key, _)| task_row(state, key)));
+        delta.rows.extend(own.own.all().filter_map(|(key, _)| own_row(state, key)));
         let myself = RowKey::Peer(to.node.clone());
         if to.known.get("") == Some(&self.peers.digest_without(&myself)) {
             delta.kept.push(String::new());
@@ -357,7 +389,7 @@ impl Tables {
         put(own.shelf.since(base)?, &mut delta);
         for (key, row) in own.own.since(base)? {
             match row {
-                Some(_) => delta.rows.extend(task_row(state, key)),
+                Some(_) => delta.rows.extend(own_row(state, key)),
                 None => delta.gone.push(key.clone()),
             }
         }
@@ -500,6 +532,7 @@ impl Tables {
         self.member_rows(present, id, &before, &now);
         self.members(state, &before, &now);
         self.joined(&before, &now);
+        self.needed(state, &before, &now);
         if before.node != now.node
             && let Some(node) = &before.node
         {
@@ -585,7 +618,7 @@ impl Tables {
     fn own_row(&mut self, state: &State, id: &str) {
         let Some(task) = state.tasks.get(id).filter(|task| task.is_assigned()) else { return };
         let Some(node) = &task.node_id else { return };
-        let row = Own { digest: digest(state, task), spec: Arc::clone(&task.spec) };
+        let row = Own::Task { digest: digest(state, task), spec: Arc::clone(&task.spec) };
         let version = self.version;
         if self.node(node).own.set(version, RowKey::Task(id.to_owned()), Some(row)) {
             self.concern_node(node);
@@ -597,6 +630,7 @@ impl Tables {
         self.nodes.entry(id.to_owned()).or_insert_with(|| OfNode {
             shelf: Shelf::at(version),
             own: Shelf::at(version),
+            needs: BTreeMap::new(),
             joined: BTreeMap::new(),
             down: true,
         })
@@ -636,11 +670,16 @@ fn of_task(task: &Task) -> OfTask {
         node: task.node_id.clone().filter(|_| task.is_assigned()),
         heard: networks(heard(task)),
         joined: networks(alive(task)),
+        needs: needs(task).map(|(kind, id)| (kind, id.to_owned())).collect(),
     }
 }
 
 /// Takes one off a count; whether it was the last.
-fn one_less(counts: &mut BTreeMap<String, usize>, key: &str) -> bool {
+fn one_less<K, Q>(counts: &mut BTreeMap<K, usize>, key: &Q) -> bool
+where
+    K: Borrow<Q> + Ord,
+    Q: Ord + ?Sized,
+{
     let Some(count) = counts.get_mut(key) else { return false };
     *count = count.saturating_sub(1);
     let last = *count == 0;
@@ -650,11 +689,14 @@ fn one_less(counts: &mut BTreeMap<String, usize>, key: &str) -> bool {
     last
 }
 
-/// The row of a task, for its node. `None` when it is gone already, which is told next.
-fn task_row(state: &State, key: &RowKey) -> Option<Written> {
-    let RowKey::Task(id) = key else { return None };
-    let task = state.tasks.get(id)?;
-    Some(write(&Row::Task(Box::new(assigned(state, task)))))
+/// A row that only its node gets. `None` when what it is about is gone already, which is told next.
+fn own_row(state: &State, key: &RowKey) -> Option<Written> {
+    let row = match key {
+        RowKey::Task(id) => Row::Task(Box::new(assigned(state, state.tasks.get(id)?))),
+        RowKey::Dependency(kind, id) => Row::Dependency(Arc::new(payload(state, *kind, id)?)),
+        _ => return None,
+    };
+    Some(write(&row))
 }
 
 /// A node is no peer of its own.

@@ -124,6 +124,9 @@ pub(crate) fn from_store(error: StoreError) -> ControlError {
         StoreError::Refused(taken @ ApplyError::SubnetTaken { .. }) => {
             refuse(ErrorKind::FailedPrecondition, taken)
         }
+        StoreError::Refused(used @ (ApplyError::InUse { .. } | ApplyError::Missing { .. })) => {
+            invalid(used)
+        }
         StoreError::TooLarge { .. } => invalid(error),
         StoreError::NotLeader { .. } | StoreError::NoLeader => no_leader(),
         StoreError::Interrupted | StoreError::NotCaughtUp { .. } => {

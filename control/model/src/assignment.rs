@@ -1,5 +1,6 @@
 //! What the manager tells a node: its tasks and the table its data plane works from.
 use crate::{
+    dependency::Payload,
     objects::{NetAddresses, Network},
     task::{PublishedPort, Task},
 };
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
 };
 
 /// Everything a node must do and know. A whole set: what is missing is to be ended or forgotten.
@@ -17,6 +19,9 @@ pub struct NodeAssignment {
     pub generation: u64,
     /// Tasks of this node: wanted, not yet ended, or kept as history.
     pub tasks: Vec<AssignedTask>,
+    /// Secrets and configs its tasks use. Never written out: secrets are kept in memory alone.
+    #[serde(skip)]
+    pub dependencies: Vec<Arc<Payload>>,
     /// For the data plane and DNS.
     pub table: NodeTable,
 }

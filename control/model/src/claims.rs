@@ -1,6 +1,7 @@
 //! Who holds what a cluster has only once (names, published ports, addresses), kept as objects change.
 use crate::{
     bugs::{self, Bug},
+    dependency::{Dependency, DependencyKind, references},
     docker,
     objects::{NetAddresses, Network, Node, Service},
     task::{Task, TaskState},
@@ -37,6 +38,9 @@ struct Claim {
 pub(crate) struct Claims {
     services: BTreeMap<String, String>,
     networks: BTreeMap<String, String>,
+    dependencies: BTreeMap<DependencyKind, BTreeMap<String, String>>,
+    /// Services by what they refer to.
+    users: BTreeMap<(DependencyKind, String), BTreeSet<String>>,
     ports: BTreeMap<PortKey, BTreeSet<Claim>>,
     /// By network.
     addresses: BTreeMap<String, BTreeMap<Ipv4Addr, Holders>>,
@@ -53,6 +57,14 @@ impl Claims {
 
     pub(crate) fn network_named(&self, name: &str) -> Option<&str> {
         self.networks.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn dependency_named(&self, kind: DependencyKind, name: &str) -> Option<&str> {
+        self.dependencies.get(&kind)?.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn users_of(&self, kind: DependencyKind, id: &str) -> Option<&BTreeSet<String>> {
+        self.users.get(&(kind, id.to_owned()))
     }
 
     pub(crate) fn port_holder(&self, port: PortKey) -> Option<&str> {
@@ -98,8 +110,38 @@ impl Claims {
         rename(&mut self.networks, old.map(|n| (n.name(), &n.id)), new.map(|n| (n.name(), &n.id)));
     }
 
+    pub(crate) fn follow_dependency(
+        &mut self,
+        kind: DependencyKind,
+        old: Option<&Dependency>,
+        new: Option<&Dependency>,
+    ) {
+        let names = self.dependencies.entry(kind).or_default();
+        rename(names, old.map(|o| (o.name.as_str(), &o.id)), new.map(|o| (o.name.as_str(), &o.id)));
+    }
+
+    fn follow_users(&mut self, old: Option<&Service>, new: Option<&Service>) {
+        let (before, after) = (dependencies(old), dependencies(new));
+        if let Some(service) = old {
+            for key in before.difference(&after) {
+                if let Entry::Occupied(mut users) = self.users.entry(key.clone()) {
+                    users.get_mut().remove(&service.id);
+                    if users.get().is_empty() {
+                        users.remove();
+                    }
+                }
+            }
+        }
+        if let Some(service) = new {
+            for key in after.difference(&before) {
+                self.users.entry(key.clone()).or_default().insert(service.id.clone());
+            }
+        }
+    }
+
     pub(crate) fn follow_service(&mut self, old: Option<&Service>, new: Option<&Service>) {
         rename(&mut self.services, old.map(|s| (s.name(), &s.id)), new.map(|s| (s.name(), &s.id)));
+        self.follow_users(old, new);
         let (before, after) = (port_claims(old), port_claims(new));
         if before != after {
             for (port, claim) in before {
@@ -188,6 +230,13 @@ fn held_by(task: Option<&Task>) -> (&[NetAddresses], bool) {
         return (&[], false);
     }
     (&task.networks, task.status.state.is_terminal())
+}
+
+/// What a service refers to.
+fn dependencies(service: Option<&Service>) -> BTreeSet<(DependencyKind, String)> {
+    let template = service.and_then(|s| s.spec.task_template.as_ref());
+    let all = template.into_iter().flat_map(references);
+    all.map(|(kind, id)| (kind, id.to_owned())).collect()
 }
 
 /// What is asked for counts, too, as a service just made has not been given anything yet.

@@ -8,6 +8,7 @@ mod assignment;
 pub mod bugs;
 mod claims;
 mod control;
+mod dependency;
 mod failures;
 mod generic;
 mod herd;
@@ -29,6 +30,10 @@ pub use assignment::{
 };
 pub use claims::{Holders, PortKey, PortWish, port_wishes, protocol_number};
 pub use control::{ControlError, ErrorKind, LogLine, LogOptions, Rotations};
+pub use dependency::{
+    Content, Dependency, DependencyKind, MAX_CONFIG_SIZE, MAX_SECRET_SIZE, Payload, needs,
+    references,
+};
 pub use failures::{FAILURE_WINDOW, Failures, MOST_FAILURES};
 pub use generic::GenericResource;
 pub use herd::{longest_pause, return_spread};
@@ -44,7 +49,7 @@ pub use progress::{JobStatus, Mode, ServiceTally, UpdateState, UpdateStatus};
 pub use rows::{
     Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, WrongBase, row_digest,
 };
-pub use state::{ApplyError, Change, Object, ObjectKind, State};
+pub use state::{ApplyError, Change, MOST_NAMED, Object, ObjectKind, State};
 pub use task::{
     ContainerStatus, HostPort, MadeBy, PublishedPort, Task, TaskState, TaskStatus, TaskTimes,
 };

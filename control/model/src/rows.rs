@@ -7,6 +7,7 @@ use crate::{
     assignment::{
         AssignedTask, NodeAssignment, NodeTable, TableNetwork, TablePeer, TableService, TableTask,
     },
+    dependency::{DependencyKind, Payload},
     objects::NetAddresses,
     task::PublishedPort,
 };
@@ -16,6 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher as _},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
 };
 
 /// What a row is about.
@@ -43,6 +45,8 @@ pub enum RowKey {
     },
     /// A task of the node, by id.
     Task(String),
+    /// A secret or a config that tasks of the node use, by id.
+    Dependency(DependencyKind, String),
 }
 
 /// A row.
@@ -65,6 +69,8 @@ pub enum Row {
     Member(MemberRow),
     /// A task of the node.
     Task(Box<AssignedTask>),
+    /// A secret or a config that tasks of the node use.
+    Dependency(Arc<Payload>),
 }
 
 /// Another node. The addresses of its tasks are in the rows of their networks.
@@ -121,7 +127,7 @@ impl RowKey {
     /// node alone.
     pub fn section(&self) -> Option<&str> {
         match self {
-            RowKey::Node | RowKey::Task(_) => None,
+            RowKey::Node | RowKey::Task(_) | RowKey::Dependency(..) => None,
             RowKey::Peer(_) => Some(""),
             RowKey::Network(network)
             | RowKey::Service { network, .. }
@@ -144,6 +150,7 @@ impl Row {
                 RowKey::Member { network: row.at.network_id.clone(), task: row.id.clone() }
             }
             Row::Task(assigned) => RowKey::Task(assigned.task.id.clone()),
+            Row::Dependency(payload) => RowKey::Dependency(payload.kind, payload.id.clone()),
         }
     }
 }
@@ -246,7 +253,7 @@ impl Rows {
     /// The assignment they form: everything in order of ids.
     pub fn assignment(&self) -> NodeAssignment {
         let mut table = NodeTable::default();
-        let mut own = Vec::new();
+        let (mut tasks, mut dependencies) = (Vec::new(), Vec::new());
         let mut services: BTreeMap<&str, TableService> = BTreeMap::new();
         let mut members: BTreeMap<&str, (&str, TableTask)> = BTreeMap::new();
         for row in self.rows.values() {
@@ -281,7 +288,8 @@ impl Rows {
                     });
                     member.1.networks.push(row.at.clone());
                 }
-                Row::Task(task) => own.push((**task).clone()),
+                Row::Task(task) => tasks.push((**task).clone()),
+                Row::Dependency(payload) => dependencies.push(Arc::clone(payload)),
             }
         }
         let mut peers: BTreeMap<String, &mut TablePeer> =
@@ -296,7 +304,7 @@ impl Rows {
             }
         }
         table.services = services.into_values().collect();
-        NodeAssignment { generation: self.generation, tasks: own, table }
+        NodeAssignment { generation: self.generation, tasks, dependencies, table }
     }
 }
 

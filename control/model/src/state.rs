@@ -2,6 +2,7 @@
 use crate::{
     bugs::{self, Bug},
     claims::{Claims, Holders, PortKey},
+    dependency::{Dependency, DependencyKind, references},
     docker,
     failures::Failures,
     index::{Index, Waiting, frees},
@@ -35,6 +36,10 @@ pub enum Object {
     Service(Box<Service>),
     /// A task.
     Task(Arc<Task>),
+    /// A secret.
+    Secret(Arc<Dependency>),
+    /// A config.
+    Config(Arc<Dependency>),
 }
 
 /// Kinds of objects.
@@ -50,6 +55,19 @@ pub enum ObjectKind {
     Service,
     /// Tasks.
     Task,
+    /// Secrets.
+    Secret,
+    /// Configs.
+    Config,
+}
+
+impl From<DependencyKind> for ObjectKind {
+    fn from(kind: DependencyKind) -> ObjectKind {
+        match kind {
+            DependencyKind::Secret => ObjectKind::Secret,
+            DependencyKind::Config => ObjectKind::Config,
+        }
+    }
 }
 
 impl ObjectKind {
@@ -61,6 +79,8 @@ impl ObjectKind {
             ObjectKind::Network => "network",
             ObjectKind::Service => "service",
             ObjectKind::Task => "task",
+            ObjectKind::Secret => "secret",
+            ObjectKind::Config => "config",
         }
     }
 }
@@ -74,6 +94,8 @@ impl Object {
             Object::Network(_) => ObjectKind::Network,
             Object::Service(_) => ObjectKind::Service,
             Object::Task(_) => ObjectKind::Task,
+            Object::Secret(_) => ObjectKind::Secret,
+            Object::Config(_) => ObjectKind::Config,
         }
     }
 
@@ -85,6 +107,7 @@ impl Object {
             Object::Network(o) => &o.id,
             Object::Service(o) => &o.id,
             Object::Task(o) => &o.id,
+            Object::Secret(o) | Object::Config(o) => &o.id,
         }
     }
 
@@ -96,6 +119,7 @@ impl Object {
             Object::Network(o) => &o.meta,
             Object::Service(o) => &o.meta,
             Object::Task(o) => &o.meta,
+            Object::Secret(o) | Object::Config(o) => &o.meta,
         }
     }
 
@@ -108,6 +132,7 @@ impl Object {
             }
             Object::Node(node) => node.down_since = None,
             Object::Cluster(_) | Object::Network(_) | Object::Service(_) => {}
+            Object::Secret(_) | Object::Config(_) => {}
         }
     }
 
@@ -118,6 +143,7 @@ impl Object {
             Object::Network(o) => &mut o.meta,
             Object::Service(o) => &mut o.meta,
             Object::Task(o) => &mut Arc::make_mut(o).meta,
+            Object::Secret(o) | Object::Config(o) => &mut Arc::make_mut(o).meta,
         }
     }
 }
@@ -158,7 +184,31 @@ pub enum ApplyError {
         /// Name of the other.
         other: String,
     },
+    /// Services refer to it. SwarmKit's text.
+    #[error(
+        "{} '{name}' is in use by the following service{}: {}",
+        kind.as_str(), if services.len() == 1 { "" } else { "s" }, services.join(", ")
+    )]
+    InUse {
+        /// Kind.
+        kind: ObjectKind,
+        /// Name.
+        name: String,
+        /// Names of the services, the first [`MOST_NAMED`] of them.
+        services: Vec<String>,
+    },
+    /// A service refers to what was removed at the same moment. SwarmKit's text.
+    #[error("{kind} not found: {id}")]
+    Missing {
+        /// Kind.
+        kind: DependencyKind,
+        /// Id.
+        id: String,
+    },
 }
+
+/// Services named in one message.
+pub const MOST_NAMED: usize = 20;
 
 /// All objects of the cluster. Written out it is the objects alone; what is derived from them is made
 /// anew when it is read.
@@ -177,6 +227,10 @@ pub struct State {
     pub services: BTreeMap<String, Service>,
     /// Tasks by id.
     pub tasks: Tasks,
+    /// Secrets by id.
+    pub secrets: BTreeMap<String, Arc<Dependency>>,
+    /// Configs by id.
+    pub configs: BTreeMap<String, Arc<Dependency>>,
     /// Where services failed of late.
     pub failures: Failures,
     /// Time of the last transaction.
@@ -204,6 +258,10 @@ struct Stored {
     #[serde(deserialize_with = "shared_tasks")]
     tasks: Tasks,
     #[serde(default)]
+    secrets: BTreeMap<String, Arc<Dependency>>,
+    #[serde(default)]
+    configs: BTreeMap<String, Arc<Dependency>>,
+    #[serde(default)]
     failures: Failures,
     #[serde(default)]
     latest: Timestamp,
@@ -211,13 +269,17 @@ struct Stored {
 
 impl From<Stored> for State {
     fn from(stored: Stored) -> State {
-        let Stored { version, cluster, nodes, networks, services, tasks, failures, latest } =
-            stored;
+        let Stored { version, cluster, nodes, networks, services, tasks, .. } = stored;
+        let Stored { secrets, configs, failures, latest, .. } = stored;
         let mut index = Index::default();
         let mut claims = Claims::default();
         nodes.values().for_each(|node| claims.follow_node(None, Some(node)));
         networks.values().for_each(|network| claims.follow_network(None, Some(network)));
         services.values().for_each(|service| claims.follow_service(None, Some(service)));
+        for (kind, all) in [(DependencyKind::Secret, &secrets), (DependencyKind::Config, &configs)]
+        {
+            all.values().for_each(|one| claims.follow_dependency(kind, None, Some(one)));
+        }
         for task in tasks.values() {
             index.add(task);
             claims.follow_task(None, Some(task));
@@ -230,6 +292,8 @@ impl From<Stored> for State {
             networks,
             services,
             tasks,
+            secrets,
+            configs,
             failures,
             latest,
             index,
@@ -312,7 +376,35 @@ impl State {
             ObjectKind::Network => self.networks.get(id).map(|o| o.meta.version),
             ObjectKind::Service => self.services.get(id).map(|o| o.meta.version),
             ObjectKind::Task => self.tasks.get(id).map(|o| o.meta.version),
+            ObjectKind::Secret => self.secrets.get(id).map(|o| o.meta.version),
+            ObjectKind::Config => self.configs.get(id).map(|o| o.meta.version),
         }
+    }
+
+    /// All secrets or all configs, by id.
+    pub fn dependencies(&self, kind: DependencyKind) -> &BTreeMap<String, Arc<Dependency>> {
+        match kind {
+            DependencyKind::Secret => &self.secrets,
+            DependencyKind::Config => &self.configs,
+        }
+    }
+
+    fn dependencies_mut(&mut self, kind: DependencyKind) -> &mut BTreeMap<String, Arc<Dependency>> {
+        match kind {
+            DependencyKind::Secret => &mut self.secrets,
+            DependencyKind::Config => &mut self.configs,
+        }
+    }
+
+    /// A secret or a config by its name.
+    pub fn dependency_named(&self, kind: DependencyKind, name: &str) -> Option<&Arc<Dependency>> {
+        self.dependencies(kind).get(self.claims.dependency_named(kind, name)?)
+    }
+
+    /// Services whose specification refers to a secret or a config, in order of their ids.
+    pub fn users_of(&self, kind: DependencyKind, id: &str) -> impl Iterator<Item = &Service> {
+        let users = self.claims.users_of(kind, id).into_iter().flatten();
+        users.filter_map(|service| self.services.get(service))
     }
 
     /// Tasks of a service, in order of id.
@@ -422,7 +514,18 @@ impl State {
 
     fn check(&self, changes: &[Change]) -> Result<(), ApplyError> {
         for change in changes {
-            let Change::Put(object) = change else { continue };
+            let object = match change {
+                Change::Put(object) => object,
+                Change::Delete(ObjectKind::Secret, id) => {
+                    self.check_unused(DependencyKind::Secret, id)?;
+                    continue;
+                }
+                Change::Delete(ObjectKind::Config, id) => {
+                    self.check_unused(DependencyKind::Config, id)?;
+                    continue;
+                }
+                Change::Delete(..) => continue,
+            };
             let (kind, id) = (object.kind(), object.id());
             let present = self.version_of(kind, id).unwrap_or(0);
             if object.meta().version != present && !bugs::active(Bug::IgnoreVersion) {
@@ -434,8 +537,14 @@ impl State {
                 let (name, other) = (network.name().to_owned(), other.name().to_owned());
                 return Err(ApplyError::SubnetTaken { name, other });
             }
+            let of_kind = |kind, name| self.dependency_named(kind, name).map(|o| &o.id);
             let (name, taken) = match object {
-                Object::Service(s) => (s.name(), self.service_named(s.name()).map(|o| &o.id)),
+                Object::Service(s) => {
+                    self.check_dependencies(s)?;
+                    (s.name(), self.service_named(s.name()).map(|o| &o.id))
+                }
+                Object::Secret(o) => (o.name.as_str(), of_kind(DependencyKind::Secret, &o.name)),
+                Object::Config(o) => (o.name.as_str(), of_kind(DependencyKind::Config, &o.name)),
                 Object::Network(n) => (n.name(), self.network_named(n.name()).map(|o| &o.id)),
                 _ => continue,
             };
@@ -446,8 +555,54 @@ impl State {
         Ok(())
     }
 
+    fn check_unused(&self, kind: DependencyKind, id: &str) -> Result<(), ApplyError> {
+        let users = self.users_of(kind, id).take(MOST_NAMED);
+        let services: Vec<String> = users.map(|service| service.name().to_owned()).collect();
+        match self.dependencies(kind).get(id) {
+            Some(used) if !services.is_empty() => {
+                let (kind, name) = (ObjectKind::from(kind), used.name.clone());
+                Err(ApplyError::InUse { kind, name, services })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a service refers to newly must be there. What it had before is exempt: an update that goes
+    /// back by itself must not be held up by what was removed since; its tasks say what they miss.
+    fn check_dependencies(&self, service: &Service) -> Result<(), ApplyError> {
+        let present = self.services.get(&service.id);
+        let before = present.map(|present| &present.spec);
+        let earlier = present.and_then(|present| present.previous_spec.as_ref());
+        let had = |one: &(DependencyKind, &str)| {
+            let specs = before.into_iter().chain(earlier).filter_map(|s| s.task_template.as_ref());
+            specs.flat_map(references).any(|other| other == *one)
+        };
+        let all = service.spec.task_template.iter().flat_map(references);
+        let missing = all.filter(|(kind, id)| !self.dependencies(*kind).contains_key(*id));
+        match missing.into_iter().find(|one| !had(one)) {
+            Some((kind, id)) => Err(ApplyError::Missing { kind, id: id.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
+    fn put_dependency(&mut self, kind: DependencyKind, new: Arc<Dependency>) {
+        self.claims.follow_dependency(
+            kind,
+            self.dependencies(kind).get(&new.id).cloned().as_deref(),
+            Some(&new),
+        );
+        self.dependencies_mut(kind).insert(new.id.clone(), new);
+    }
+
+    fn delete_dependency(&mut self, kind: DependencyKind, id: &str) {
+        let old = self.dependencies_mut(kind).remove(id);
+        self.claims.follow_dependency(kind, old.as_deref(), None);
+    }
+
     fn put(&mut self, object: Object, index: u64, now: Timestamp) {
         match object {
+            Object::Secret(o) => return self.put_dependency(DependencyKind::Secret, o),
+            Object::Config(o) => return self.put_dependency(DependencyKind::Config, o),
             Object::Task(o) => return self.put_task(o, index, now),
             Object::Cluster(o) => self.cluster = Some(*o),
             Object::Node(o) => {
@@ -515,6 +670,8 @@ impl State {
                     return;
                 }
             }
+            ObjectKind::Secret => return self.delete_dependency(DependencyKind::Secret, id),
+            ObjectKind::Config => return self.delete_dependency(DependencyKind::Config, id),
             ObjectKind::Cluster => self.cluster = None,
             ObjectKind::Node => {
                 self.claims.follow_node(self.nodes.get(id), None);

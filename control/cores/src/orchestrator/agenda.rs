@@ -62,7 +62,7 @@ impl Agenda {
                 ObjectKind::Task => self.touch_task(state, id),
                 ObjectKind::Service => self.touch_service(state, id),
                 ObjectKind::Node => self.touch_node(state, id),
-                ObjectKind::Network => {}
+                ObjectKind::Network | ObjectKind::Secret | ObjectKind::Config => {}
                 ObjectKind::Cluster => return self.look_at_all(state),
             }
         }

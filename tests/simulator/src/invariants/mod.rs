@@ -351,6 +351,8 @@ fn present(state: &State, change: &Change) -> Option<Object> {
         ObjectKind::Network => state.networks.get(id).cloned().map(Box::new).map(Object::Network),
         ObjectKind::Service => state.services.get(id).cloned().map(Box::new).map(Object::Service),
         ObjectKind::Task => state.tasks.get(id).map(|task| Object::Task(task.clone().into())),
+        ObjectKind::Secret => state.secrets.get(id).cloned().map(Object::Secret),
+        ObjectKind::Config => state.configs.get(id).cloned().map(Object::Config),
     }
 }
 

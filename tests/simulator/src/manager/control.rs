@@ -106,7 +106,9 @@ impl Refusal {
             ApplyError::OutOfSequence { .. } | ApplyError::SubnetTaken { .. } => {
                 Refusal::OutOfSequence
             }
-            ApplyError::NameTaken { .. } => Refusal::Other,
+            ApplyError::NameTaken { .. }
+            | ApplyError::InUse { .. }
+            | ApplyError::Missing { .. } => Refusal::Other,
         }
     }
 }

@@ -1,0 +1,160 @@
+//! Secrets and configs: what tasks are given as files besides their image.
+use crate::{docker, objects::Meta, task::Task};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{collections::BTreeMap, fmt};
+use zeroize::Zeroizing;
+
+/// Most bytes of a secret (SwarmKit's `MaxSecretSize`; its own message says 500 KB).
+pub const MAX_SECRET_SIZE: usize = 500 * 1024;
+/// Most bytes of a config (SwarmKit's `MaxConfigSize`).
+pub const MAX_CONFIG_SIZE: usize = 1000 * 1024;
+
+/// Which of the two it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum DependencyKind {
+    /// Never shown once it is created, and kept in memory alone where it is used.
+    Secret,
+    /// May be read by whoever may read the cluster.
+    Config,
+}
+
+impl DependencyKind {
+    /// Docker's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            DependencyKind::Secret => "secret",
+            DependencyKind::Config => "config",
+        }
+    }
+
+    /// Most bytes of one.
+    pub fn max_size(self) -> usize {
+        match self {
+            DependencyKind::Secret => MAX_SECRET_SIZE,
+            DependencyKind::Config => MAX_CONFIG_SIZE,
+        }
+    }
+}
+
+impl fmt::Display for DependencyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Bytes that are not shown, and overwritten when they are let go. Written out in base64.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Content(Zeroizing<Vec<u8>>);
+
+impl Content {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Content {
+        Content(Zeroizing::new(bytes))
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Content {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&Zeroizing::new(BASE64_STANDARD.encode(&*self.0)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Content, D::Error> {
+        let text = Zeroizing::new(String::deserialize(deserializer)?);
+        // The decoder's own message would show a byte of it.
+        let bytes = BASE64_STANDARD.decode(&*text);
+        bytes.map(Content::from).map_err(|_| de::Error::custom("the content is not base64"))
+    }
+}
+
+/// A secret or a config. Its content never changes, nor what it is called: both are what tasks rely on.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Dependency {
+    /// Id, 25 characters.
+    pub id: String,
+    /// Version and times.
+    pub meta: Meta,
+    /// Name.
+    pub name: String,
+    /// Labels given by the user.
+    pub labels: BTreeMap<String, String>,
+    /// Content.
+    pub content: Content,
+    /// What makes a task's file of the content; `None`: it is the file.
+    #[serde(default)]
+    pub templating: Option<docker::Driver>,
+}
+
+/// A secret or a config as nodes get it whose tasks use it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Payload {
+    /// Which of the two.
+    pub kind: DependencyKind,
+    /// Id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Content.
+    pub content: Content,
+    /// Whether the content is a template of the file (Docker's `golang` driver).
+    pub template: bool,
+}
+
+impl Payload {
+    /// As nodes get it.
+    pub fn of(kind: DependencyKind, dependency: &Dependency) -> Payload {
+        Payload {
+            kind,
+            id: dependency.id.clone(),
+            name: dependency.name.clone(),
+            content: dependency.content.clone(),
+            template: dependency.templating.is_some(),
+        }
+    }
+}
+
+/// Kind and id of what a specification of tasks refers to, an object as often as it is referred to.
+pub fn references(spec: &docker::TaskSpec) -> impl Iterator<Item = (DependencyKind, &str)> {
+    let container = spec.container_spec.as_ref();
+    let secrets = container.and_then(|c| c.secrets.as_ref()).into_iter().flatten();
+    let configs = container.and_then(|c| c.configs.as_ref()).into_iter().flatten();
+    let secrets = secrets.filter_map(|s| s.secret_id.as_deref());
+    let configs = configs.filter_map(|c| c.config_id.as_deref());
+    let secrets = secrets.map(|id| (DependencyKind::Secret, id));
+    secrets.chain(configs.map(|id| (DependencyKind::Config, id)))
+}
+
+/// [`references`] of a task, as long as it has a node and may still run there.
+pub fn needs(task: &Task) -> impl Iterator<Item = (DependencyKind, &str)> {
+    let needed = task.is_assigned() && !task.status.state.is_terminal();
+    needed.then(|| references(&task.spec)).into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_not_shown_and_survives_being_written_out() {
+        let content = Content::from(b"p\xffssword".to_vec());
+        let text = serde_json::to_string(&content).unwrap();
+        assert_eq!(serde_json::from_str::<Content>(&text).unwrap(), content);
+        assert_eq!(format!("{content:?}"), "8 bytes");
+        let error = serde_json::from_str::<Content>(r#""p?ssword""#).unwrap_err().to_string();
+        assert!(error.starts_with("the content is not base64"), "{error}");
+    }
+}
