@@ -52,6 +52,7 @@ struct Rows {
 #[derive(Deserialize)]
 enum Row<'a> {
     Node(IgnoredAny),
+    Dependency(IgnoredAny),
     #[serde(borrow)]
     Peer(Peer<'a>),
     Network(Named<'a>),
@@ -140,7 +141,8 @@ impl Intake {
         };
         for key in &part.gone {
             match serde_json::from_slice(key).context("a bad key")? {
-                RowKey::Node => {}
+                // What tasks use is of no use here: none runs.
+                RowKey::Node | RowKey::Dependency(..) => {}
                 RowKey::Task(task) => told.gone.push(task),
                 RowKey::Peer(id) => self.set("", "peer", &id, None),
                 RowKey::Network(id) => drop(self.sections.remove(&id)),
@@ -153,7 +155,7 @@ impl Intake {
         for row in &part.rows {
             let written = Some(row.as_ref());
             match serde_json::from_slice(row).context("a bad row")? {
-                Row::Node(_) => {}
+                Row::Node(_) | Row::Dependency(_) => {}
                 Row::Peer(peer) => self.set("", "peer", peer.node_id, written),
                 Row::Network(network) => self.set(network.id, "network", network.id, written),
                 Row::Service(row) => self.set(row.network_id, "service", row.id, written),
