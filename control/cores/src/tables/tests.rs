@@ -1,15 +1,64 @@
 use super::*;
-use crate::{assignment, testing::World};
+use crate::{Revision, assignment, testing::World};
 use proptest::prelude::*;
 use shoal_model::{
-    Availability, Change, Difference, Rows, TaskState,
-    docker::{EndpointPortConfig, EndpointSpec},
+    Availability, Change, Dependency, Difference, Meta, Object, Rows, TaskState,
+    docker::{self, EndpointPortConfig, EndpointSpec},
 };
 use std::sync::Arc;
 
 const NODES: [&str; 4] = ["n1", "n2", "n3", "n4"];
 const NETWORKS: [&str; 3] = ["app", "back", "mid"];
 const SERVICES: [&str; 3] = ["web", "db", "pub"];
+/// What services may use, by kind and id.
+const DEPENDENCIES: [(DependencyKind, &str); 3] = [
+    (DependencyKind::Secret, "key"),
+    (DependencyKind::Secret, "word"),
+    (DependencyKind::Config, "key"),
+];
+
+fn make(world: &mut World, (kind, id): (DependencyKind, &str)) {
+    let present = world.state.dependencies(kind).get(id);
+    let dependency = Arc::new(Dependency {
+        id: id.to_owned(),
+        meta: present.map_or_else(Meta::default, |present| present.meta),
+        name: id.to_owned(),
+        labels: BTreeMap::from([("at".to_owned(), world.state.version.to_string())]),
+        content: format!("{kind} {id}").into_bytes().into(),
+        templating: None,
+    });
+    world.put(match kind {
+        DependencyKind::Secret => Object::Secret(dependency),
+        DependencyKind::Config => Object::Config(dependency),
+    });
+}
+
+/// Makes a service's next tasks use what is there of those in the mask.
+fn refer(world: &mut World, service: &str, mask: u8) {
+    let of = |kind| {
+        let all = DEPENDENCIES
+            .iter()
+            .enumerate()
+            .filter(move |(n, one)| one.0 == kind && mask & 1 << n != 0);
+        all.map(|(_, (_, id))| (*id).to_owned())
+    };
+    let there = |kind, id: &String| world.state.dependencies(kind).contains_key(id);
+    let secrets =
+        of(DependencyKind::Secret).filter(|id| there(DependencyKind::Secret, id)).map(|id| {
+            docker::TaskSpecContainerSpecSecrets { secret_id: Some(id), ..Default::default() }
+        });
+    let secrets: Vec<_> = secrets.collect();
+    let configs =
+        of(DependencyKind::Config).filter(|id| there(DependencyKind::Config, id)).map(|id| {
+            docker::TaskSpecContainerSpecConfigs { config_id: Some(id), ..Default::default() }
+        });
+    let configs: Vec<_> = configs.collect();
+    world.revise(service, Revision::Tasks, |spec| {
+        let template = spec.task_template.get_or_insert_default();
+        let container = template.container_spec.get_or_insert_default();
+        (container.secrets, container.configs) = (Some(secrets), Some(configs));
+    });
+}
 
 /// A node as its agent sees it.
 struct Agent {
@@ -77,6 +126,9 @@ enum Event {
     Scale(usize, i64),
     Update(usize),
     Labels(usize, u8),
+    Make(usize),
+    Refer(usize, u8),
+    Remove(usize),
     RemoveService(usize),
     Availability(usize, bool),
     Up(usize, bool),
@@ -98,7 +150,10 @@ fn event() -> impl Strategy<Value = Event> {
         (service.clone(), 0..6_i64).prop_map(|(s, n)| Event::Scale(s, n)),
         service.clone().prop_map(Event::Update),
         (service.clone(), 0..3_u8).prop_map(|(s, n)| Event::Labels(s, n)),
-        service.prop_map(Event::RemoveService),
+        service.clone().prop_map(Event::RemoveService),
+        (0..DEPENDENCIES.len()).prop_map(Event::Make),
+        (0..DEPENDENCIES.len()).prop_map(Event::Remove),
+        (service, 0..8_u8).prop_map(|(s, mask)| Event::Refer(s, mask)),
         (node.clone(), any::<bool>()).prop_map(|(n, b)| Event::Availability(n, b)),
         (node.clone(), any::<bool>()).prop_map(|(n, b)| Event::Up(n, b)),
         Just(Event::AddNode),
@@ -127,6 +182,15 @@ fn happen(world: &mut World, event: &Event) {
         Event::Labels(s, n) if there(world, s) => world.set_service(service(s), |s| {
             s.spec.labels = Some([("n".to_owned(), n.to_string())].into());
         }),
+        Event::Make(n) => make(world, DEPENDENCIES[*n]),
+        Event::Refer(s, mask) if there(world, s) => refer(world, service(s), *mask),
+        Event::Remove(n) => {
+            let (kind, id) = DEPENDENCIES[*n];
+            // Tasks of an earlier specification may still use it.
+            if world.state.users_of(kind, id).next().is_none() {
+                world.apply(vec![Change::Delete(kind.into(), id.to_owned())]);
+            }
+        }
         Event::RemoveService(s) => {
             let id = format!("svc-{}", service(s));
             world.apply(vec![Change::Delete(ObjectKind::Service, id)]);
@@ -199,7 +263,7 @@ proptest! {
             let mut agent = Agent::new(node);
             agent.hear(&anew, &world.state);
             assert_same(&agent, &world.state, node);
-            let counted = |t: &Tables| t.nodes.get(node).map(|n| n.joined.clone());
+            let counted = |t: &Tables| t.nodes.get(node).map(|n| (n.joined.clone(), n.needs.clone()));
             prop_assert_eq!(counted(&anew), counted(&tables));
         }
         prop_assert_eq!(&anew.tasks, &tables.tasks);
@@ -291,14 +355,14 @@ fn a_task_read_again_from_the_log_is_no_change() {
     let labels = |n: usize| (0..n).map(|i| (format!("label{i}"), i.to_string())).collect();
     let mut task = world.running("db")[0].clone();
     Arc::make_mut(&mut task.spec).container_spec.as_mut().unwrap().labels = Some(labels(20));
-    world.put(shoal_model::Object::Task(task.clone().into()));
+    world.put(Object::Task(task.clone().into()));
     let mut tables = Tables::default();
     tables.update(&world.state);
     let mut agent = Agent::new(task.node_id.as_deref().unwrap());
     agent.hear(&tables, &world.state);
     let mut again = world.state.tasks[&task.id].clone();
     Arc::make_mut(&mut again.spec).container_spec.as_mut().unwrap().labels = Some(labels(20));
-    world.put(shoal_model::Object::Task(again.into()));
+    world.put(Object::Task(again.into()));
     tables.update(&world.state);
     assert_eq!(agent.hear(&tables, &world.state), None);
 }
@@ -354,4 +418,37 @@ fn who_is_too_far_behind_gets_the_whole() {
     assert_eq!(delta.base, None);
     agent.hear(&tables, &world.state);
     assert_same(&agent, &world.state, "n1");
+}
+
+#[test]
+fn a_node_is_told_a_secret_from_its_first_task_that_uses_it_to_the_end_of_the_last() {
+    let mut world = world();
+    make(&mut world, DEPENDENCIES[0]);
+    refer(&mut world, "db", 1);
+    world.run();
+    let holders = |world: &World| -> Vec<&str> {
+        let holds = |node: &&str| !assignment(&world.state, node).dependencies.is_empty();
+        NODES[..3].iter().copied().filter(holds).collect()
+    };
+    let db = world.running("db")[0].clone();
+    let node = db.node_id.clone().unwrap();
+    assert_eq!(holders(&world), [node.as_str()]);
+    let mut tables = Tables::default();
+    tables.update(&world.state);
+    let mut agent = Agent::new(&node);
+    agent.hear(&tables, &world.state);
+    let held = agent.rows.assignment().dependencies;
+    assert_eq!(held[0].content.bytes(), b"secret key");
+    // Labels are nothing to its tasks.
+    make(&mut world, DEPENDENCIES[0]);
+    tables.update(&world.state);
+    assert_eq!(agent.hear(&tables, &world.state), None);
+    world.scale("db", 0);
+    world.settle();
+    assert_eq!(holders(&world), [node.as_str()], "its task is told to stop, and has not ended");
+    world.end(&db.id, TaskState::Shutdown);
+    assert_eq!(holders(&world), [""; 0]);
+    tables.update(&world.state);
+    agent.hear(&tables, &world.state);
+    assert_same(&agent, &world.state, &node);
 }

@@ -131,3 +131,87 @@ fn two_networks_never_have_the_same_addresses() {
     assert_eq!(refused, Err(ApplyError::SubnetTaken { name, other }));
     assert_eq!(state.version, 1);
 }
+
+fn secret(id: &str, name: &str) -> Change {
+    Change::Put(Object::Secret(Arc::new(Dependency {
+        id: id.to_owned(),
+        meta: Meta::default(),
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        content: b"content".to_vec().into(),
+        templating: None,
+    })))
+}
+
+fn using(state: &State, id: &str, secrets: &[&str]) -> Service {
+    let secrets = secrets.iter().map(|id| docker::TaskSpecContainerSpecSecrets {
+        secret_id: Some((*id).to_owned()),
+        ..Default::default()
+    });
+    let spec = docker::ServiceSpec {
+        name: Some(id.to_owned()),
+        task_template: Some(docker::TaskSpec {
+            container_spec: Some(docker::TaskSpecContainerSpec {
+                secrets: Some(secrets.collect()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    match state.services.get(id) {
+        Some(present) => {
+            let previous_spec = Some(present.spec.clone());
+            Service { spec, previous_spec, ..present.clone() }
+        }
+        None => Service::new(id.to_owned(), spec, Timestamp(0)),
+    }
+}
+
+fn apply(state: &mut State, change: Change) -> Result<(), String> {
+    let applied = state.apply(state.version + 1, Timestamp(7), vec![change]);
+    applied.map_err(|error| error.to_string())
+}
+
+fn serve(state: &mut State, id: &str, secrets: &[&str]) -> Result<(), String> {
+    let service = using(state, id, secrets);
+    apply(state, Change::Put(Object::Service(Box::new(service))))
+}
+
+fn gone(id: &str) -> Change {
+    Change::Delete(ObjectKind::Secret, id.to_owned())
+}
+
+#[test]
+fn a_secret_stays_as_long_as_a_service_refers_to_it() {
+    let mut state = State::default();
+    apply(&mut state, secret("s1", "key")).unwrap();
+    assert_eq!(apply(&mut state, secret("s2", "key")).unwrap_err(), "secret key already exists");
+    serve(&mut state, "web", &["s1"]).unwrap();
+    let refused = apply(&mut state, gone("s1")).unwrap_err();
+    assert_eq!(refused, "secret 'key' is in use by the following service: web");
+    serve(&mut state, "app", &["s1"]).unwrap();
+    let refused = apply(&mut state, gone("s1")).unwrap_err();
+    assert_eq!(refused, "secret 'key' is in use by the following services: app, web");
+    // It is so after a restart, too.
+    let mut state: State = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+    assert_eq!(apply(&mut state, gone("s1")).unwrap_err(), refused);
+    serve(&mut state, "web", &[]).unwrap();
+    apply(&mut state, Change::Delete(ObjectKind::Service, "app".to_owned())).unwrap();
+    apply(&mut state, gone("s1")).unwrap();
+    apply(&mut state, secret("s3", "key")).unwrap();
+    assert_eq!(state.dependency_named(DependencyKind::Secret, "key").unwrap().id, "s3");
+}
+
+#[test]
+fn what_a_service_refers_to_newly_must_be_there() {
+    let mut state = State::default();
+    assert_eq!(serve(&mut state, "web", &["s1"]).unwrap_err(), "secret not found: s1");
+    apply(&mut state, secret("s1", "key")).unwrap();
+    serve(&mut state, "web", &["s1"]).unwrap();
+    serve(&mut state, "web", &[]).unwrap();
+    apply(&mut state, gone("s1")).unwrap();
+    // An update that goes back by itself is not held up.
+    serve(&mut state, "web", &["s1"]).unwrap();
+    assert_eq!(serve(&mut state, "web", &["s1", "s2"]).unwrap_err(), "secret not found: s2");
+}
