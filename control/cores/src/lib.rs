@@ -12,6 +12,7 @@ mod addresses;
 mod allocator;
 mod assignment;
 mod constraints;
+mod dependencies;
 mod drains;
 mod filters;
 mod generic;
@@ -34,6 +35,10 @@ mod testing;
 pub use allocator::{Allocator, allocate};
 pub use assignment::assignment;
 pub use constraints::{Constraint, ConstraintError};
+pub use dependencies::{
+    DependencyError, check_existence, check_references, dependency_object, new_dependency,
+    relabelled,
+};
 pub use drains::Drains;
 pub use herd::Registrations;
 pub use liveness::{HEARTBEAT, MISSED_BEATS, heartbeat_period, silent_nodes};

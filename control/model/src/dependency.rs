@@ -2,12 +2,16 @@
 use crate::{docker, objects::Meta, task::Task};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
 use zeroize::Zeroizing;
 
-/// Most bytes of a secret (SwarmKit's `MaxSecretSize`; its own message says 500 KB).
+/// A secret has fewer bytes (SwarmKit's `MaxSecretSize`).
 pub const MAX_SECRET_SIZE: usize = 500 * 1024;
-/// Most bytes of a config (SwarmKit's `MaxConfigSize`).
+/// A config has fewer bytes (SwarmKit's `MaxConfigSize`).
 pub const MAX_CONFIG_SIZE: usize = 1000 * 1024;
 
 /// Which of the two it is.
@@ -28,12 +32,21 @@ impl DependencyKind {
         }
     }
 
-    /// Most bytes of one.
+    /// One has fewer bytes.
     pub fn max_size(self) -> usize {
         match self {
             DependencyKind::Secret => MAX_SECRET_SIZE,
             DependencyKind::Config => MAX_CONFIG_SIZE,
         }
+    }
+
+    /// Where a container finds the file that a reference calls `target`.
+    pub fn path(self, target: &str) -> PathBuf {
+        let below = match self {
+            DependencyKind::Secret => "/run/secrets",
+            DependencyKind::Config => "/",
+        };
+        Path::new(below).join(target)
     }
 }
 
@@ -79,6 +92,26 @@ impl<'de> Deserialize<'de> for Content {
         let bytes = BASE64_STANDARD.decode(&*text);
         bytes.map(Content::from).map_err(|_| de::Error::custom("the content is not base64"))
     }
+}
+
+/// A secret or a config as it is asked for, in Docker's form.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DependencySpec {
+    /// Name.
+    pub name: String,
+    /// Labels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Content; not needed where only labels are changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Content>,
+    /// Who has the content instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<docker::Driver>,
+    /// What makes a task's file of the content.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub templating: Option<docker::Driver>,
 }
 
 /// A secret or a config. Its content never changes, nor what it is called: both are what tasks rely on.
