@@ -35,7 +35,7 @@ pub fn router(ctx: ApiContext) -> Router {
 }
 
 /// Kinds of objects that are looked up in the cluster's state.
-const OF_THE_CLUSTER: [&str; 4] = ["nodes", "services", "tasks", "networks"];
+const OF_THE_CLUSTER: [&str; 6] = ["nodes", "services", "tasks", "networks", "secrets", "configs"];
 
 /// On a manager, requests about the cluster's objects see everything that was acknowledged before them,
 /// by whichever manager.

@@ -1,6 +1,7 @@
 //! Finding an object by what a user types: id, name, or unique prefix of an id. Pure.
 use crate::error::ApiError;
-use shoal_model::{Network, Node, Service, State, Task};
+use shoal_model::{Dependency, DependencyKind, Network, Node, Service, State, Task};
+use std::sync::Arc;
 
 /// Full id, else name, else prefix of an id; the last two must be unique.
 fn find<'a, T>(
@@ -40,6 +41,15 @@ pub(crate) fn service<'a>(state: &'a State, r: &str) -> Result<&'a Service, ApiE
 
 pub(crate) fn network<'a>(state: &'a State, r: &str) -> Result<&'a Network, ApiError> {
     find("network", r, state.networks.get(r), state.networks.values(), |n| &n.id, |n| n.name())
+}
+
+pub(crate) fn dependency<'a>(
+    state: &'a State,
+    kind: DependencyKind,
+    r: &str,
+) -> Result<&'a Arc<Dependency>, ApiError> {
+    let all = state.dependencies(kind);
+    find(kind.as_str(), r, all.get(r), all.values(), |d| &d.id, |d| &d.name)
 }
 
 pub(crate) fn task<'a>(state: &'a State, r: &str) -> Result<&'a Task, ApiError> {

@@ -7,12 +7,15 @@ use crate::seam::{LocalState, Swarm, SwarmInfo};
 use async_trait::async_trait;
 use futures_util::{StreamExt, stream::BoxStream};
 use ipnetwork::{Ipv4Network, Ipv6Network};
-use shoal_cores::{Revision, revise, roll_back, take_rebalance_once};
+use shoal_cores::{
+    DependencyError, Revision, dependency_object, new_dependency, relabelled, revise, roll_back,
+    take_rebalance_once,
+};
 use shoal_model::{
-    ApplyError, Availability, Change, Cluster, ContainerStatus, ControlError, ErrorKind,
-    JoinTokens, LogLine, LogOptions, Meta, Network, Node, NodeDescription, NodeOverlay, NodeState,
-    NodeStatus, NodeTls, Object, ObjectKind, Role, Rotations, Service, State, Task, TaskState,
-    TaskStatus, Timestamp, docker,
+    ApplyError, Availability, Change, Cluster, ContainerStatus, ControlError, DependencyKind,
+    DependencySpec, ErrorKind, JoinTokens, LogLine, LogOptions, Meta, Network, Node,
+    NodeDescription, NodeOverlay, NodeState, NodeStatus, NodeTls, Object, ObjectKind, Role,
+    Rotations, Service, State, Task, TaskState, TaskStatus, Timestamp, docker,
 };
 use std::{
     collections::BTreeMap,
@@ -316,6 +319,11 @@ fn not_found(kind: &str, id: &str) -> ControlError {
     ControlError::new(ErrorKind::NotFound, format!("{kind} {id} not found"))
 }
 
+fn refused(refusal: DependencyError) -> ControlError {
+    let kind = refusal.kind();
+    ControlError::new(kind, format!("rpc error: code = {kind:?} desc = {refusal}"))
+}
+
 #[async_trait]
 impl Swarm for MemorySwarm {
     fn info(&self) -> SwarmInfo {
@@ -521,6 +529,41 @@ impl Swarm for MemorySwarm {
             ));
         }
         inner.apply(vec![Change::Delete(ObjectKind::Network, id.to_owned())])
+    }
+
+    async fn create_dependency(
+        &self,
+        kind: DependencyKind,
+        spec: DependencySpec,
+    ) -> Result<String, ControlError> {
+        let mut inner = self.manager()?;
+        let id = inner.id(kind.as_str());
+        let new = new_dependency(&inner.state, kind, id.clone(), spec).map_err(refused)?;
+        inner.apply(vec![Change::Put(dependency_object(kind, new.into()))])?;
+        Ok(id)
+    }
+
+    async fn update_dependency(
+        &self,
+        kind: DependencyKind,
+        id: &str,
+        version: u64,
+        spec: DependencySpec,
+    ) -> Result<(), ControlError> {
+        let mut inner = self.manager()?;
+        let present = inner.state.dependencies(kind).get(id);
+        let present = present.ok_or_else(|| not_found(kind.as_str(), id))?;
+        let mut new = relabelled(present, spec).map_err(refused)?;
+        new.meta.version = version;
+        inner.apply(vec![Change::Put(dependency_object(kind, new.into()))])
+    }
+
+    async fn remove_dependency(&self, kind: DependencyKind, id: &str) -> Result<(), ControlError> {
+        let mut inner = self.manager()?;
+        if !inner.state.dependencies(kind).contains_key(id) {
+            return Err(not_found(kind.as_str(), id));
+        }
+        inner.apply(vec![Change::Delete(kind.into(), id.to_owned())])
     }
 
     async fn service_logs(

@@ -1,7 +1,10 @@
 //! What the server needs of the cluster: implemented by the daemon over its manager and agent.
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use shoal_model::{Availability, ControlError, LogLine, LogOptions, Rotations, State, docker};
+use shoal_model::{
+    Availability, ControlError, DependencyKind, DependencySpec, LogLine, LogOptions, Rotations,
+    State, docker,
+};
 
 /// A node's membership, in Docker's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -129,6 +132,25 @@ pub trait Swarm: Send + Sync + 'static {
 
     /// Removes an overlay network that nobody uses.
     async fn remove_network(&self, id: &str) -> Result<(), ControlError>;
+
+    /// Keeps a secret or a config and gives its id.
+    async fn create_dependency(
+        &self,
+        kind: DependencyKind,
+        spec: DependencySpec,
+    ) -> Result<String, ControlError>;
+
+    /// Changes the labels of a secret or a config.
+    async fn update_dependency(
+        &self,
+        kind: DependencyKind,
+        id: &str,
+        version: u64,
+        spec: DependencySpec,
+    ) -> Result<(), ControlError>;
+
+    /// Removes a secret or a config that no service refers to.
+    async fn remove_dependency(&self, kind: DependencyKind, id: &str) -> Result<(), ControlError>;
 
     /// Lines of the logs of tasks, from their nodes. Ends with the tasks' logs, or never with
     /// `follow` while one of them runs.

@@ -229,7 +229,6 @@ fn lists_of_what_is_not_there_are_empty_and_creating_it_is_refused() {
         &["run", "-d", "img"][..],
         &["pull", "img"],
         &["volume", "create", "v"],
-        &["secret", "create", "s", "/etc/hostname"],
         &["network", "create", "bridged"],
     ] {
         let text = refused(&s, args);

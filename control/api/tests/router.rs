@@ -56,6 +56,10 @@ impl Fixture {
         self.call(Method::POST, path, body)
     }
 
+    fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, Value::Null)
+    }
+
     fn service(&self, name: &str) -> String {
         let spec = json!({
             "Name": name, "Mode": { "Replicated": { "Replicas": 2 } },
@@ -202,12 +206,59 @@ fn a_service_is_read_back_with_its_replicas_and_an_update_that_changes_nothing_k
 }
 
 #[test]
+fn a_secret_is_kept_labelled_and_removed_and_its_content_is_in_no_answer() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    for (kind, shown) in [("secrets", false), ("configs", true)] {
+        let create = format!("/{kind}/create");
+        let made = f.post(
+            &create,
+            json!({ "Name": "key", "Data": "Y29udGVudA==", "Labels": { "a": "b" } }),
+        );
+        assert_eq!(made.status, 201, "{}", made.text);
+        let id = made.json()["ID"].as_str().unwrap().to_owned();
+        for path in [format!("/{kind}/key"), format!("/{kind}/{id}"), format!("/{kind}")] {
+            let answer = f.get(&path);
+            assert_eq!(answer.status, 200, "{path}");
+            assert_eq!(answer.text.contains("Y29udGVudA=="), shown, "{path}");
+        }
+        let read = f.get(&format!("/{kind}/key")).json();
+        assert_eq!(read["Spec"]["Labels"]["a"], "b");
+        let again = f.post(&create, json!({ "Name": "key", "Data": "YQ==" }));
+        assert_eq!(again.status, 409, "{}", again.text);
+        let bad = f.post(&create, json!({ "Name": "other", "Data": "?" }));
+        assert_eq!((bad.status.as_u16(), bad.text.contains('?')), (400, false), "{}", bad.text);
+        let count = |filters: Value| {
+            let answer = f.get(&format!("/{kind}?filters={}", filter(filters)));
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            answer.json().as_array().unwrap().len()
+        };
+        assert_eq!(count(json!({ "name": ["ke"], "label": ["a=b"] })), 1);
+        assert_eq!(count(json!({ "name": ["x"] })), 0);
+        assert_eq!(count(json!({ "id": [id.clone()] })), 1);
+        // Labels change, and nothing else does.
+        let version = &read["Version"]["Index"];
+        let update = format!("/{kind}/key/update?version={version}");
+        let refused = f.post(&update, json!({ "Name": "key", "Data": "YQ==" }));
+        assert_eq!(refused.status, 400);
+        assert!(refused.message().ends_with("only updates to Labels are allowed"));
+        let mut spec = read["Spec"].clone();
+        spec["Labels"] = json!({ "c": "d" });
+        assert_eq!(f.post(&update, spec.clone()).status, 200);
+        assert_eq!(f.get(&format!("/{kind}/key")).json()["Spec"]["Labels"], json!({ "c": "d" }));
+        assert_eq!(f.post(&update, spec).status, 500, "made from an older version");
+        assert_eq!(f.delete(&format!("/{kind}/key")).status, 204);
+        assert_eq!(f.delete(&format!("/{kind}/key")).status, 404);
+    }
+    let names = filter(json!({ "names": ["key"] }));
+    assert_eq!(f.get(&format!("/secrets?filters={names}")).status, 200);
+    assert_eq!(f.get(&format!("/configs?filters={names}")).status, 400);
+}
+
+#[test]
 fn what_this_version_lacks_is_refused_and_never_ignored() {
     let f = Fixture::new(MemorySwarm::three_nodes());
     for (path, body) in [
         ("/containers/create", json!({ "Image": "i" })),
-        ("/secrets/create", json!({ "Name": "s" })),
-        ("/configs/create", json!({ "Name": "s" })),
         ("/volumes/create", json!({ "Name": "s" })),
         ("/images/create?fromImage=x&tag=1", Value::Null),
         ("/swarm/update?version=1", json!({ "TaskDefaults": { "LogDriver": { "Name": "x" } } })),

@@ -1,9 +1,11 @@
 //! Commands and flags, with Docker's names and defaults.
+mod dependency;
 mod service;
 
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
+pub(crate) use dependency::*;
 pub(crate) use service::*;
 
 /// Which daemon to talk to.
@@ -33,6 +35,12 @@ pub enum Command {
     /// Manage networks
     #[command(subcommand)]
     Network(NetworkCommand),
+    /// Manage Swarm secrets
+    #[command(subcommand)]
+    Secret(DependencyCommand),
+    /// Manage Swarm configs
+    #[command(subcommand)]
+    Config(DependencyCommand),
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),

@@ -107,6 +107,61 @@ fn tables_are_the_same() {
 }
 
 #[test]
+fn secrets_and_configs_are_made_used_and_removed_alike() {
+    let s = cluster();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("content");
+    std::fs::write(&file, b"content\n").unwrap();
+    let file = file.to_str().unwrap();
+    for kind in ["secret", "config"] {
+        ok(&s, &[kind, "create", "-l", "a=b", "key", file]);
+        s.docker(&[kind, "create", "--template-driver", "golang", "other", file]).unwrap();
+        for args in [
+            &[kind, "ls"][..],
+            &[kind, "ls", "-q"],
+            &[kind, "ls", "-f", "label=a"],
+            &[kind, "inspect", "key", "other"],
+            &[kind, "inspect", "none"],
+            &[kind, "create", "key", file],
+            &[kind, "create", "-", file],
+            &[kind, "rm", "none"],
+        ] {
+            same(&s, args);
+        }
+    }
+    let flags = [
+        "--secret",
+        "key",
+        "--secret",
+        "source=other,target=/etc/other,uid=5,gid=6,mode=0400",
+        "--config",
+        "src=key,target=/etc/key",
+    ];
+    let create = |name: &'static str| {
+        [&["service", "create", "-d", "--name", name][..], &flags, &["img:1"]].concat()
+    };
+    ok(&s, &create("ours"));
+    s.docker(&create("theirs")).unwrap();
+    let references = |name: &str| {
+        let service: serde_json::Value =
+            serde_json::from_str(&ok(&s, &["service", "inspect", name])).unwrap();
+        let container = &service[0]["Spec"]["TaskTemplate"]["ContainerSpec"];
+        (container["Secrets"].clone(), container["Configs"].clone())
+    };
+    assert_eq!(references("ours").0.as_array().unwrap().len(), 2);
+    assert_eq!(references("ours"), references("theirs"));
+    let change =
+        ["--secret-rm", "other", "--secret-add", "source=key,target=second", "--config-rm", "key"];
+    ok(&s, &[&["service", "update", "-d"][..], &change, &["ours"]].concat());
+    s.docker(&[&["service", "update", "-d"][..], &change, &["theirs"]].concat()).unwrap();
+    assert_eq!(references("ours"), references("theirs"));
+    same(&s, &["secret", "rm", "key"]);
+    same(&s, &["service", "create", "-d", "--secret", "none", "img:1"]);
+    same(&s, &["service", "create", "-d", "--config", "none", "img:1"]);
+    same(&s, &["secret", "rm", "other"]);
+}
+
+#[test]
 fn replaced_tasks_stand_below_their_successors() {
     let s = cluster();
     ok(&s, &["service", "update", "-d", "--image", "img:3", "web"]);

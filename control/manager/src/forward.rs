@@ -12,7 +12,10 @@ use crate::{
 use futures_util::{StreamExt, stream::BoxStream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use shoal_model::{ControlError, ErrorKind, LogLine, LogOptions, Rotations, Timestamp, docker};
+use shoal_model::{
+    ControlError, DependencyKind, DependencySpec, ErrorKind, LogLine, LogOptions, Rotations,
+    Timestamp, docker,
+};
 use shoal_rpc::{
     ForwardReply, ForwardRequest, ForwardedLine, LogsRequest, control_client::ControlClient,
     control_server, forward_reply,
@@ -78,6 +81,20 @@ pub(crate) enum Call {
         request: Box<docker::NetworkCreateRequest>,
     },
     RemoveNetwork {
+        id: String,
+    },
+    CreateDependency {
+        kind: DependencyKind,
+        spec: Box<DependencySpec>,
+    },
+    UpdateDependency {
+        kind: DependencyKind,
+        id: String,
+        version: u64,
+        spec: Box<DependencySpec>,
+    },
+    RemoveDependency {
+        kind: DependencyKind,
         id: String,
     },
     /// Signs a certificate.
@@ -196,6 +213,36 @@ impl Control {
     /// Removes an overlay network.
     pub async fn remove_network(&self, id: &str) -> Result<(), ControlError> {
         self.0.ask(Call::RemoveNetwork { id: id.to_owned() }).await
+    }
+
+    /// Keeps a secret or a config and gives its id.
+    pub async fn create_dependency(
+        &self,
+        kind: DependencyKind,
+        spec: DependencySpec,
+    ) -> Result<String, ControlError> {
+        self.0.ask(Call::CreateDependency { kind, spec: Box::new(spec) }).await
+    }
+
+    /// Changes the labels of a secret or a config.
+    pub async fn update_dependency(
+        &self,
+        kind: DependencyKind,
+        id: &str,
+        version: u64,
+        spec: DependencySpec,
+    ) -> Result<(), ControlError> {
+        let (id, spec) = (id.to_owned(), Box::new(spec));
+        self.0.ask(Call::UpdateDependency { kind, id, version, spec }).await
+    }
+
+    /// Removes a secret or a config.
+    pub async fn remove_dependency(
+        &self,
+        kind: DependencyKind,
+        id: &str,
+    ) -> Result<(), ControlError> {
+        self.0.ask(Call::RemoveDependency { kind, id: id.to_owned() }).await
     }
 
     /// Gives this manager's vote back before it leaves the cluster.
@@ -362,6 +409,15 @@ impl Manager {
             Call::RemoveService { id } => self.remove_service(&id).await.map(done),
             Call::CreateNetwork { request } => self.create_network(*request).await.map(Value::from),
             Call::RemoveNetwork { id } => self.remove_network(&id).await.map(done),
+            Call::CreateDependency { kind, spec } => {
+                self.create_dependency(kind, *spec).await.map(Value::from)
+            }
+            Call::UpdateDependency { kind, id, version, spec } => {
+                self.update_dependency(kind, &id, version, *spec).await.map(done)
+            }
+            Call::RemoveDependency { kind, id } => {
+                self.remove_dependency(kind, &id).await.map(done)
+            }
             Call::Issue { request } => {
                 let reply = crate::certificates::issue(inner, &request).await;
                 let reply = reply.map_err(|status| refused_by(&status))?;

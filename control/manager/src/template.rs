@@ -46,7 +46,7 @@ fn prune(key: &str, value: Value) -> Option<Value> {
         }
         // Of these, none is not zero but Docker's default.
         Value::Number(n)
-            if n.as_i64() == Some(0) && !["Delay", "StopGracePeriod"].contains(&key) =>
+            if n.as_i64() == Some(0) && !["Delay", "StopGracePeriod", "Mode"].contains(&key) =>
         {
             None
         }

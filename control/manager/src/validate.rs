@@ -1,7 +1,12 @@
 //! Whether specifications are right, in Docker's words; and refusals, by the field's name, of what this
 //! version does not have: nothing is accepted and then ignored.
-use crate::error::{invalid, not_found};
-use shoal_cores::{Constraint, PortWish, SpreadDescriptor, network_of, port_wishes, uses_vip};
+use crate::{
+    control::dependencies::refused,
+    error::{invalid, not_found},
+};
+use shoal_cores::{
+    Constraint, PortWish, SpreadDescriptor, check_references, network_of, port_wishes, uses_vip,
+};
 use shoal_model::{ControlError, ObjectKind, State, docker};
 use std::collections::BTreeSet;
 
@@ -72,6 +77,7 @@ fn task(template: &docker::TaskSpec) -> Verdict {
     absent(template.network_attachment_spec.is_some(), "TaskTemplate.NetworkAttachmentSpec")?;
     let runtime = template.runtime.as_deref().unwrap_or_default();
     absent(!["", "container"].contains(&runtime), &format!("TaskTemplate.Runtime {runtime:?}"))?;
+    check_references(template).map_err(|refusal| refused(&refusal))?;
     let container = template.container_spec.as_ref();
     self::container(container.ok_or_else(|| invalid("ContainerSpec: missing in service spec"))?)?;
     if let Some(resources) = &template.resources {
@@ -118,8 +124,8 @@ fn container(spec: &docker::TaskSpecContainerSpec) -> Verdict {
         spec.stop_grace_period.unwrap_or(0) >= 0,
         "ContainerSpec: stop-grace-period cannot be negative",
     )?;
-    absent(any(&spec.secrets), "ContainerSpec.Secrets")?;
-    absent(any(&spec.configs), "ContainerSpec.Configs")?;
+    let mut configs = spec.configs.iter().flatten();
+    absent(configs.any(|c| c.runtime.is_some()), "ContainerSpec.Configs.Runtime")?;
     absent(any(&spec.groups), "ContainerSpec.Groups")?;
     absent(any(&spec.ulimits), "ContainerSpec.Ulimits")?;
     absent(spec.sysctls.as_ref().is_some_and(|s| !s.is_empty()), "ContainerSpec.Sysctls")?;

@@ -19,8 +19,8 @@ use shoal_identity::{CertificateDir, IdentityError, KeyLock, NodeCertificate};
 use shoal_links::Links;
 use shoal_manager::{Control, InitRequest, Manager, ManagerConfig, ManagerError};
 use shoal_model::{
-    Availability, ControlError, ErrorKind, LogLine, LogOptions, NodeState, Role, Rotations, State,
-    docker,
+    Availability, ControlError, DependencyKind, DependencySpec, ErrorKind, LogLine, LogOptions,
+    NodeState, Role, Rotations, State, docker,
 };
 use std::{
     ffi::OsString,
@@ -561,6 +561,28 @@ impl Swarm for Membership {
 
     async fn remove_network(&self, id: &str) -> Result<(), ControlError> {
         self.control()?.remove_network(id).await
+    }
+
+    async fn create_dependency(
+        &self,
+        kind: DependencyKind,
+        spec: DependencySpec,
+    ) -> Result<String, ControlError> {
+        self.control()?.create_dependency(kind, spec).await
+    }
+
+    async fn update_dependency(
+        &self,
+        kind: DependencyKind,
+        id: &str,
+        version: u64,
+        spec: DependencySpec,
+    ) -> Result<(), ControlError> {
+        self.control()?.update_dependency(kind, id, version, spec).await
+    }
+
+    async fn remove_dependency(&self, kind: DependencyKind, id: &str) -> Result<(), ControlError> {
+        self.control()?.remove_dependency(kind, id).await
     }
 
     async fn service_logs(

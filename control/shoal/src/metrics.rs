@@ -178,7 +178,7 @@ fn load_balancer(
 
 fn of_manager(registry: &Registry, manager: &Manager) -> anyhow::Result<()> {
     let families = Families(registry);
-    let (mut tasks, mut nodes, services, networks) = manager.store().read(|state| {
+    let (mut tasks, mut nodes, objects) = manager.store().read(|state| {
         let mut tasks: BTreeMap<TaskState, i64> = BTreeMap::new();
         for task in state.tasks.values() {
             *tasks.entry(task.status.state).or_default() += 1;
@@ -187,7 +187,13 @@ fn of_manager(registry: &Registry, manager: &Manager) -> anyhow::Result<()> {
         for node in state.nodes.values() {
             *nodes.entry(format!("{:?}", node.status.state).to_lowercase()).or_default() += 1;
         }
-        (tasks, nodes, state.services.len(), state.networks.len())
+        let objects = [
+            ("service", state.services.len()),
+            ("network", state.networks.len()),
+            ("secret", state.secrets.len()),
+            ("config", state.configs.len()),
+        ];
+        (tasks, nodes, objects)
     });
     let by_state =
         families.gauge("shoal_manager_tasks", "Tasks of the cluster by state.", &["state"])?;
@@ -199,9 +205,10 @@ fn of_manager(registry: &Registry, manager: &Manager) -> anyhow::Result<()> {
     for state in ["unknown", "down", "ready", "disconnected"] {
         by_state.with_label_values(&[state]).set(nodes.remove(state).unwrap_or(0));
     }
-    let objects =
+    let by_kind =
         families.gauge("shoal_manager_objects", "Objects of the cluster by kind.", &["kind"])?;
-    objects.with_label_values(&["service"]).set(i64::try_from(services)?);
-    objects.with_label_values(&["network"]).set(i64::try_from(networks)?);
+    for (kind, count) in objects {
+        by_kind.with_label_values(&[kind]).set(i64::try_from(count)?);
+    }
     Ok(())
 }

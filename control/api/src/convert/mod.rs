@@ -1,6 +1,7 @@
 //! The cluster's state in Docker's JSON. Pure.
 pub(crate) mod canonical;
 pub(crate) mod containers;
+pub(crate) mod dependencies;
 pub(crate) mod networks;
 pub(crate) mod nodes;
 pub(crate) mod services;

@@ -6,21 +6,13 @@ use crate::{
 };
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::Path,
     routing::{any, get, post},
 };
 use serde_json::json;
 
 pub(super) fn routes() -> Router<ApiContext> {
     Router::new()
-        .route("/secrets", get(cluster_list))
-        .route("/configs", get(cluster_list))
-        .route("/secrets/create", post(secrets))
-        .route("/configs/create", post(configs))
-        .route("/secrets/{id}", get(secret).delete(secret))
-        .route("/configs/{id}", get(config).delete(config))
-        .route("/secrets/{id}/update", post(secret))
-        .route("/configs/{id}/update", post(config))
         .route("/volumes", get(volume_list))
         .route("/volumes/create", post(volumes))
         .route("/volumes/prune", post(volumes))
@@ -33,29 +25,6 @@ pub(super) fn routes() -> Router<ApiContext> {
         .route("/images/search", get(registry))
         .route("/build", post(build))
         .route("/commit", post(build))
-}
-
-async fn cluster_list(State(ctx): State<ApiContext>) -> Answer {
-    ctx.read(|_| ())?;
-    Ok(ok(json!([])))
-}
-
-async fn secret(State(ctx): State<ApiContext>, Path(id): Path<String>) -> Answer {
-    ctx.read(|_| ())?;
-    Err(ApiError::not_found(format!("secret {id} not found")))
-}
-
-async fn config(State(ctx): State<ApiContext>, Path(id): Path<String>) -> Answer {
-    ctx.read(|_| ())?;
-    Err(ApiError::not_found(format!("config {id} not found")))
-}
-
-async fn secrets() -> ApiError {
-    ApiError::absent("secrets are")
-}
-
-async fn configs() -> ApiError {
-    ApiError::absent("configs are")
 }
 
 async fn volume_list() -> Answer {

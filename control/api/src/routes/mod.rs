@@ -1,6 +1,7 @@
 //! Routes, one file per kind of object.
 mod absent;
 mod containers;
+mod dependencies;
 mod exec;
 mod images;
 mod networks;
@@ -27,6 +28,7 @@ pub(crate) fn all() -> Router<ApiContext> {
         .merge(services::routes())
         .merge(tasks::routes())
         .merge(networks::routes())
+        .merge(dependencies::routes())
         .merge(images::routes())
         .merge(containers::routes())
         .merge(exec::routes())

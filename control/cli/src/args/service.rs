@@ -263,6 +263,12 @@ pub struct ServiceCreate {
     /// Publish a port as a node port
     #[arg(short, long)]
     pub publish: Vec<String>,
+    /// Specify secrets to expose to the service
+    #[arg(long)]
+    pub secret: Vec<String>,
+    /// Specify configurations to expose to the service
+    #[arg(long)]
+    pub config: Vec<String>,
     /// Add Linux capabilities
     #[arg(long)]
     pub cap_add: Vec<String>,
@@ -345,6 +351,18 @@ pub struct ServiceUpdate {
     /// Remove a published port by its target port
     #[arg(long)]
     pub publish_rm: Vec<String>,
+    /// Add or update a secret on a service
+    #[arg(long)]
+    pub secret_add: Vec<String>,
+    /// Remove a secret
+    #[arg(long)]
+    pub secret_rm: Vec<String>,
+    /// Add or update a config file on a service
+    #[arg(long)]
+    pub config_add: Vec<String>,
+    /// Remove a configuration file
+    #[arg(long)]
+    pub config_rm: Vec<String>,
     /// The rest.
     #[command(flatten)]
     pub settings: ServiceSettings,

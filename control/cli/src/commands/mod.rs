@@ -1,12 +1,14 @@
 //! One file per kind of object.
 mod ca;
 mod container;
+mod dependency;
 mod exec;
 mod image;
 mod inspect;
 mod network;
 mod node;
 mod progress;
+mod references;
 mod service;
 mod service_spec;
 mod swarm;
@@ -20,6 +22,7 @@ use crate::{
     text,
 };
 use serde_json::{Value, json};
+use shoal_model::DependencyKind;
 use std::collections::{BTreeMap, HashMap};
 
 /// Runs a command; gives its exit code.
@@ -32,6 +35,12 @@ pub(crate) async fn run(connection: Connection, command: Command) -> CliResult<u
         Command::Node(command) => node::run(client, command).await?,
         Command::Service(command) => service::run(client, *command).await?,
         Command::Network(command) => network::run(client, command).await?,
+        Command::Secret(command) => {
+            dependency::run(client, DependencyKind::Secret, command).await?
+        }
+        Command::Config(command) => {
+            dependency::run(client, DependencyKind::Config, command).await?
+        }
         Command::Image(command) => image::run(client, command).await?,
         Command::Images(list) => image::run(client, ImageCommand::Ls(list)).await?,
         Command::Load(load) => image::run(client, ImageCommand::Load(load)).await?,

@@ -1,7 +1,7 @@
 //! `service create|ls|ps|inspect|scale|update|rollback|rm|logs`.
 use super::{
     container::{copy, log_query, put},
-    each, filters, inspect, progress, service_spec,
+    each, filters, inspect, progress, references, service_spec,
     task::{self, Names, slot},
 };
 use crate::{
@@ -64,7 +64,8 @@ async fn get(client: &Client, name: &str) -> CliResult<Value> {
 }
 
 async fn create(client: &Client, create: ServiceCreate) -> CliResult<()> {
-    let spec = service_spec::from_create(&create).map_err(CliError::usage)?;
+    let mut spec = service_spec::from_create(&create).map_err(CliError::usage)?;
+    references::create(client, &mut spec, &create).await?;
     let answer: Value = client.post_json("/services/create", &spec).await?;
     warn(&answer);
     println!("{}", at(&answer, "/ID"));
@@ -102,8 +103,12 @@ async fn update(client: &Client, update: ServiceUpdate) -> CliResult<()> {
     if update.back {
         return rollback(client, &update.service, update.wait).await;
     }
-    let id =
-        change(client, &update.service, "", |spec| service_spec::update(spec, &update)).await?;
+    let added = references::added(client, &update).await?;
+    let change_spec = |spec: &mut docker::ServiceSpec| {
+        references::update(spec, &update, &added);
+        service_spec::update(spec, &update)
+    };
+    let id = change(client, &update.service, "", change_spec).await?;
     finish(client, &update.service, &id, update.wait).await
 }
 

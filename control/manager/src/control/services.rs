@@ -1,15 +1,19 @@
 //! Services and their logs.
 use crate::{
     Manager, broker, clock,
+    control::dependencies::refused,
     error::{from_store, invalid, not_found, out_of_sequence, refuse},
     names, template,
     validate::{self, resolved},
 };
 use futures_util::stream::BoxStream;
-use shoal_cores::{check_ports, free_endpoint, revise, roll_back, take_rebalance_once};
+use shoal_cores::{
+    check_existence, check_ports, free_endpoint, revise, roll_back, take_rebalance_once,
+};
 use shoal_identity::id;
 use shoal_model::{
-    Change, ControlError, ErrorKind, LogLine, LogOptions, Object, ObjectKind, Service, docker,
+    Change, ControlError, ErrorKind, LogLine, LogOptions, Object, ObjectKind, Service, State,
+    docker,
 };
 use std::mem::discriminant;
 
@@ -53,6 +57,7 @@ impl Manager {
                 ));
             }
             check_ports(state, None, &spec).map_err(invalid)?;
+            check_dependencies(state, &spec)?;
             let rebalance = take_rebalance_once(&mut spec);
             // One transaction instead of two where nothing has to be given.
             let endpoint = free_endpoint(&spec);
@@ -102,6 +107,7 @@ impl Manager {
                 return Err(invalid("service mode change is not allowed"));
             }
             check_ports(state, Some(id), &service.spec).map_err(invalid)?;
+            check_dependencies(state, &service.spec)?;
             Ok(service)
         })?;
         let change = Change::Put(Object::Service(Box::new(service)));
@@ -126,4 +132,10 @@ impl Manager {
     ) -> Result<BoxStream<'static, LogLine>, ControlError> {
         broker::subscribe(&self.leading()?, tasks, options)
     }
+}
+
+/// What a service refers to must be there.
+fn check_dependencies(state: &State, spec: &docker::ServiceSpec) -> Result<(), ControlError> {
+    let template = spec.task_template.iter();
+    template.map(|t| check_existence(state, t)).collect::<Result<(), _>>().map_err(|e| refused(&e))
 }
