@@ -158,7 +158,10 @@ fn secrets_and_configs_are_made_used_and_removed_alike() {
     same(&s, &["secret", "rm", "key"]);
     same(&s, &["service", "create", "-d", "--secret", "none", "img:1"]);
     same(&s, &["service", "create", "-d", "--config", "none", "img:1"]);
-    same(&s, &["secret", "rm", "other"]);
+    ok(&s, &["secret", "rm", "other"]);
+    s.docker(&["config", "rm", "other"]).unwrap();
+    same(&s, &["secret", "ls"]);
+    same(&s, &["config", "ls"]);
 }
 
 #[test]

@@ -16,5 +16,6 @@ mod publish;
 mod rotation;
 mod runtime;
 mod scale;
+mod secrets;
 mod update;
 mod vip;

@@ -2,7 +2,10 @@
 
 use crate::support::*;
 use futures_util::StreamExt;
-use shoal_model::{ControlError, ErrorKind, LogOptions, NodeState, TaskState, docker};
+use shoal_model::{
+    ControlError, DependencyKind, DependencySpec, ErrorKind, LogOptions, NodeState, TaskState,
+    docker,
+};
 use shoal_rpc::{LogBatch, LogLine};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -29,7 +32,7 @@ async fn wrong_services_are_refused_with_docker_s_words() {
     let web = manager.create_service(first.clone()).await.unwrap();
 
     type Edit = fn(&mut docker::ServiceSpec);
-    let edits: [(Edit, &str); 19] = [
+    let edits: [(Edit, &str); 21] = [
         (|s| s.name = Some("a b".into()), "name must be valid as a DNS name component: \"a b\""),
         (
             |s| s.name = Some("a".repeat(64)),
@@ -148,7 +151,34 @@ async fn wrong_services_are_refused_with_docker_s_words() {
                 s.task_template.as_mut().unwrap().container_spec.as_mut().unwrap().secrets =
                     Some(vec![Default::default()])
             },
-            "ContainerSpec.Secrets is not supported in this version",
+            "malformed secret reference",
+        ),
+        (
+            |s| {
+                s.task_template.as_mut().unwrap().container_spec.as_mut().unwrap().configs =
+                    Some(vec![docker::TaskSpecContainerSpecConfigs {
+                        config_id: Some("none".into()),
+                        config_name: Some("site".into()),
+                        file: Some(docker::TaskSpecContainerSpecFile1 {
+                            name: Some("/etc/site".into()),
+                            ..Default::default()
+                        }),
+                        runtime: None,
+                    }])
+            },
+            "config not found: site",
+        ),
+        (
+            |s| {
+                s.task_template.as_mut().unwrap().container_spec.as_mut().unwrap().configs =
+                    Some(vec![docker::TaskSpecContainerSpecConfigs {
+                        config_id: Some("none".into()),
+                        config_name: Some("site".into()),
+                        runtime: Some(Default::default()),
+                        ..Default::default()
+                    }])
+            },
+            "malformed config reference 'site', no target provided",
         ),
         (
             |s| {
@@ -237,6 +267,55 @@ async fn wrong_services_are_refused_with_docker_s_words() {
         "service gone not found",
     );
     manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_stays_as_it_is_and_as_long_as_a_service_refers_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let manager = init(dir.path()).await;
+    let kind = DependencyKind::Secret;
+    let asked = |name: &str| DependencySpec {
+        name: name.to_owned(),
+        data: Some(b"open sesame".to_vec().into()),
+        ..DependencySpec::default()
+    };
+    let key = manager.create_dependency(kind, asked("key")).await.unwrap();
+    is(
+        manager.create_dependency(kind, asked("key")).await.unwrap_err(),
+        ErrorKind::AlreadyExists,
+        "rpc error: code = AlreadyExists desc = secret key already exists",
+    );
+    let mut spec = service("web", 1, &[]);
+    spec.task_template.as_mut().unwrap().container_spec.as_mut().unwrap().secrets =
+        Some(vec![docker::TaskSpecContainerSpecSecrets {
+            secret_id: Some(key.clone()),
+            secret_name: Some("key".into()),
+            file: Some(docker::TaskSpecContainerSpecFile {
+                name: Some("key".into()),
+                ..Default::default()
+            }),
+        }]);
+    let web = manager.create_service(spec).await.unwrap();
+    is(
+        manager.remove_dependency(kind, &key).await.unwrap_err(),
+        ErrorKind::InvalidArgument,
+        "rpc error: code = InvalidArgument desc = secret 'key' is in use by the following service: web",
+    );
+    let version = manager.store().read(|state| state.secrets[&key].meta.version);
+    let relabelled = DependencySpec { data: None, ..asked("key") };
+    manager.update_dependency(kind, &key, version, relabelled.clone()).await.unwrap();
+    is(
+        manager.update_dependency(kind, &key, version, relabelled).await.unwrap_err(),
+        ErrorKind::Unknown,
+        "rpc error: code = Unknown desc = update out of sequence",
+    );
+    manager.remove_service(&web).await.unwrap();
+    manager.remove_dependency(kind, &key).await.unwrap();
+    is(
+        manager.remove_dependency(kind, &key).await.unwrap_err(),
+        ErrorKind::NotFound,
+        &format!("secret {key} not found"),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
