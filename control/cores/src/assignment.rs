@@ -30,6 +30,8 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
         .filter(|t| alive(t))
         .flat_map(|t| &t.networks)
         .map(|n| n.network_id.as_str())
+        // One that was removed while tasks there are stopping is gone with everything on it.
+        .filter(|id| state.networks.contains_key(*id))
         .collect();
     joined.extend(state.ingress().map(|n| n.id.as_str()));
     if bugs::active(Bug::TellAllNetworks) {

@@ -272,7 +272,14 @@ impl Tables {
         touched
     }
 
-    /// Puts a row of a network, or takes it away.
+    /// Puts a row of something on a network, or takes it away. On one that was removed is nothing: nodes
+    /// forget all of it with the network's own row.
+    fn set_on_network(&mut self, id: &str, key: RowKey, row: Option<&Row>) {
+        let there = |n: &OfNetwork| n.shelf.version_of(&RowKey::Network(id.to_owned())).is_some();
+        let there = self.networks.get(id).is_some_and(there);
+        self.set_of_network(id, key, row.filter(|_| there));
+    }
+
     fn set_of_network(&mut self, id: &str, key: RowKey, row: Option<&Row>) {
         let version = self.version;
         if self.network(id).shelf.put(version, key, row.map(write)) {
@@ -436,6 +443,13 @@ impl Tables {
         let present = state.networks.get(id);
         let row = present.map(network).map(Row::Network);
         self.set_of_network(id, RowKey::Network(id.to_owned()), row.as_ref());
+        if present.is_none() {
+            let on_it = self.networks.get(id).into_iter().flat_map(|n| n.shelf.all());
+            let on_it: Vec<RowKey> = on_it.map(|(key, _)| key.clone()).collect();
+            for key in on_it {
+                self.set_of_network(id, key, None);
+            }
+        }
         self.sweep_network(id);
         if anew {
             return; // all tasks are looked at anyway
@@ -516,7 +530,7 @@ impl Tables {
                 })
             });
             let key = RowKey::Service { network: network.clone(), service: id.to_owned() };
-            self.set_of_network(network, key, row.as_ref());
+            self.set_on_network(network, key, row.as_ref());
             self.sweep_network(network);
         }
         match self.services.get_mut(id) {
@@ -566,7 +580,7 @@ impl Tables {
                 })
             });
             let key = RowKey::Member { network: network.clone(), task: id.to_owned() };
-            self.set_of_network(network, key, row.as_ref());
+            self.set_on_network(network, key, row.as_ref());
             self.sweep_network(network);
         }
     }

@@ -134,6 +134,7 @@ enum Event {
     Up(usize, bool),
     AddNode,
     RemoveNode(usize),
+    RemoveNetwork(usize),
     End(usize, TaskState),
     Agents,
     Settle,
@@ -158,6 +159,7 @@ fn event() -> impl Strategy<Value = Event> {
         (node.clone(), any::<bool>()).prop_map(|(n, b)| Event::Up(n, b)),
         Just(Event::AddNode),
         node.clone().prop_map(Event::RemoveNode),
+        (0..NETWORKS.len()).prop_map(Event::RemoveNetwork),
         (0..20_usize, prop_oneof![Just(TaskState::Failed), Just(TaskState::Complete)])
             .prop_map(|(t, s)| Event::End(t, s)),
         Just(Event::Agents),
@@ -204,6 +206,10 @@ fn happen(world: &mut World, event: &Event) {
         Event::AddNode if !known(world, &3) => world.node(NODES[3]),
         Event::RemoveNode(n) => {
             world.apply(vec![Change::Delete(ObjectKind::Node, NODES[*n].to_owned())]);
+        }
+        Event::RemoveNetwork(n) => {
+            let id = format!("net-{}", NETWORKS[*n]);
+            world.apply(vec![Change::Delete(ObjectKind::Network, id)]);
         }
         Event::End(t, to) => {
             let running =
@@ -326,6 +332,38 @@ fn an_update_names_the_nodes_that_may_have_something_new_to_hear() {
     world.node("n4");
     world.run();
     assert!(tables.update(&world.state).everybody);
+}
+
+#[test]
+fn a_network_that_is_removed_while_its_tasks_stop_is_gone_with_everything_on_it() {
+    let mut world = world();
+    world.scale("db", 3);
+    world.run();
+    let mut tables = Tables::default();
+    tables.update(&world.state);
+    let mut agent = Agent::new("n1");
+    agent.hear(&tables, &world.state);
+    let db: Vec<Task> = world.running("db").into_iter().cloned().collect();
+    let there = |agent: &Agent, task: &Task| {
+        let ip = ipnetwork::IpNetwork::from(std::net::IpAddr::V4(task.networks[0].v4));
+        agent.rows.assignment().table.peers.iter().any(|p| p.allowed_ips.contains(&ip))
+    };
+    let far = db.iter().find(|t| t.node_id.as_deref() != Some("n1")).unwrap();
+    let near = db.iter().find(|t| t.node_id.as_deref() == Some("n1")).unwrap();
+    assert!(there(&agent, far));
+    for name in ["db", "pub"] {
+        world.apply(vec![Change::Delete(ObjectKind::Service, format!("svc-{name}"))]);
+    }
+    world.settle();
+    world.apply(vec![Change::Delete(ObjectKind::Network, "net-back".to_owned())]);
+    assert!(alive(&world.state.tasks[&near.id]) && alive(&world.state.tasks[&far.id]));
+    tables.update(&world.state);
+    agent.hear(&tables, &world.state);
+    assert_same(&agent, &world.state, "n1");
+    assert!(!there(&agent, far), "it is told of an address on a network that is gone");
+    let mut anew = Agent::new("n1");
+    anew.hear(&tables, &world.state);
+    assert_same(&anew, &world.state, "n1");
 }
 
 #[test]
