@@ -49,6 +49,7 @@ pub(crate) fn container_spec(
         resolv_conf: Some(resolv_conf(&dns)),
         hosts,
         mounts: mounts(spec.mounts.unwrap_or_default())?,
+        files: Vec::new(),
         read_only: spec.read_only.unwrap_or(false),
         tty: spec.tty.unwrap_or(false),
         open_stdin: spec.open_stdin.unwrap_or(false),

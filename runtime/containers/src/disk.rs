@@ -39,6 +39,9 @@ impl Dirs {
     pub(crate) fn log(&self, id: &str) -> PathBuf {
         self.data.join(format!("{id}-json.log"))
     }
+    pub(crate) fn files(&self) -> PathBuf {
+        self.bundle.join("files")
+    }
     pub(crate) fn lock(&self) -> PathBuf {
         self.bundle.join("lock")
     }

@@ -75,6 +75,14 @@ pub enum RuntimeError {
         /// Full id.
         id: String,
     },
+    /// Start of a container whose files are gone.
+    #[error(
+        "the files container {id} was given (secrets, configs) are gone: they are kept in memory until it ends or the host does; remove it and make a new one"
+    )]
+    FilesGone {
+        /// Short id.
+        id: String,
+    },
     /// Removal of a container that runs, without force.
     #[error(
         "cannot remove container \"/{name}\": container is running: stop the container before removing or force remove"

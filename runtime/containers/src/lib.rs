@@ -12,7 +12,7 @@
 //!
 //! A container's lasting files are in `data_root/<id>/` (`container.json`, `started.json`, `exit.json`,
 //! its log, `hosts`, `resolv.conf`, `hostname`), its fleeting ones in `exec_root/<id>/` (the bundle,
-//! `shim.sock`, `lock`). A shim holds `lock` for as long as it lives: that, and no pid, says whether it
+//! `shim.sock`, `lock`, and in memory the files it was given). A shim holds `lock` for as long as it lives: that, and no pid, says whether it
 //! is alive.
 
 mod caps;
@@ -20,9 +20,11 @@ mod cgroup;
 mod disk;
 mod error;
 mod exec;
+mod files;
 mod health;
 mod info;
 mod logs;
+mod memory;
 mod monitor;
 mod oci;
 mod probe;
@@ -39,6 +41,7 @@ mod wire;
 pub use cgroup::{remove_parent as remove_cgroup_parent, v2_root as cgroup_v2_root};
 pub use error::RuntimeError;
 pub use exec::{ExecInput, ExecSession};
+pub use files::{FileContent, FileSpec};
 pub use health::{Health, HealthCheck, HealthSpec, HealthStatus, ProbeResult};
 pub use info::{ContainerInfo, ContainerState, ExitStatus, Stream};
 pub use logs::{LogEntry, LogOptions};

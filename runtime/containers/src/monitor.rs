@@ -16,6 +16,7 @@ use crate::disk::{read_json, write_json};
 use crate::error::RuntimeError;
 use crate::health::Health;
 use crate::info::{ContainerState, ExitStatus, Started};
+use crate::memory;
 use crate::probe;
 use crate::runtime::{Container, Life, Shared, blocking};
 use crate::shim::session::SOCKET;
@@ -108,6 +109,7 @@ pub(crate) fn recover(shared: &Shared, container: &Container) -> Result<Life, Ru
     if state != ContainerState::Created {
         shared.cgroups.kill(&container.cgroup);
         shared.cgroups.remove(&container.cgroup);
+        memory::release(dirs)?;
     }
     shared.images.unmount(container.id())?;
     Ok(Life { state, started })

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::memory;
 use crate::process::Process;
 use crate::seccomp;
 use crate::spec::{ContainerSpec, Mount, short};
@@ -43,6 +44,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) cgroup: &'a str,
     /// The folder with `hosts`, `hostname`, `resolv.conf`.
     pub(crate) data: &'a Path,
+    /// The folder with the files it was given.
+    pub(crate) files: &'a Path,
     /// Whether the host has only cgroup version 2.
     pub(crate) unified: bool,
 }
@@ -172,6 +175,14 @@ fn mounts(parts: &Parts<'_>) -> Vec<Value> {
                 "destination": target, "type": "tmpfs", "source": "tmpfs", "options": options,
             }));
         }
+    }
+    // Last, so that no mount hides one.
+    for (n, file) in parts.spec.files.iter().enumerate() {
+        all.push(json!({
+            "destination": file.target, "type": "bind", "source": memory::path(parts.files, n),
+            // Where they come from nothing may be executed; in a container, a script may be.
+            "options": ["bind", "rprivate", "ro", "nosuid", "nodev", "rexec"],
+        }));
     }
     all
 }

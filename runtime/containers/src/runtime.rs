@@ -21,8 +21,10 @@ use tokio::task::spawn_blocking;
 use crate::cgroup::Hierarchies;
 use crate::disk::{Dirs, read_json, remove_tree, write_json};
 use crate::error::{IoContext, RuntimeError};
+use crate::files;
 use crate::health::{Health, HealthCheck};
 use crate::info::{ContainerInfo, ContainerState, ExitStatus, Started};
+use crate::memory;
 use crate::monitor;
 use crate::process::{self, Process};
 use crate::spec::{ContainerSpec, short};
@@ -264,14 +266,17 @@ impl Shared {
         }
     }
 
-    fn create(&self, spec: ContainerSpec) -> Result<ContainerInfo, RuntimeError> {
+    fn create(&self, mut spec: ContainerSpec) -> Result<ContainerInfo, RuntimeError> {
         start::check(&spec)?;
         let image = self.images.resolve(&spec.image)?;
         let process = process::resolve(&spec, &image)?;
         let health = HealthCheck::resolve(spec.health.as_ref(), &image.config_json)?;
+        let files = files::take(&mut spec);
         let stored = Stored { spec, image_id: image.id, process, health, created: Utc::now() };
         let life = Life { state: ContainerState::Created, started: None };
         let container = Arc::new(self.container(stored, life));
+        // Nobody starts it before its files are there.
+        let _busy = container.busy.blocking_lock();
         // The table is held over the write: a name can be taken only once.
         let mut table = self.table();
         if table.len() >= MAX_CONTAINERS {
@@ -291,6 +296,10 @@ impl Shared {
         }
         table.insert(container.id().to_owned(), Arc::clone(&container));
         drop(table);
+        if let Err(e) = memory::keep(dirs, &files) {
+            self.remove(&container)?;
+            return Err(e);
+        }
         Ok(info(&container))
     }
 
@@ -321,6 +330,7 @@ impl Shared {
         self.table().remove(id);
         self.cgroups.kill(&container.cgroup);
         self.cgroups.remove(&container.cgroup);
+        memory::release(&container.dirs)?;
         remove_tree(&container.dirs.bundle)?;
         self.images.release(id)?;
         remove_tree(&moved)
@@ -356,8 +366,10 @@ impl Shared {
             if !self.table().contains_key(&id) {
                 let (data, bundle) =
                     (self.config.data_root.join(&id), self.config.exec_root.join(&id));
-                if (Dirs { data, bundle: bundle.clone() }).try_lock()?.is_some() {
-                    remove_tree(&bundle)?;
+                let dirs = Dirs { data, bundle };
+                if dirs.try_lock()?.is_some() {
+                    memory::release(&dirs)?;
+                    remove_tree(&dirs.bundle)?;
                 }
             }
         }

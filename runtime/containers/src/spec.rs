@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::FileSpec;
 use crate::health::HealthSpec;
 
 /// A container to make. `Default` gives Docker's defaults; id, name and image must be filled in.
@@ -41,6 +42,8 @@ pub struct ContainerSpec {
     pub hosts: Vec<(IpAddr, String)>,
     /// More file systems.
     pub mounts: Vec<Mount>,
+    /// Files kept in memory (secrets and configs), over all mounts.
+    pub files: Vec<FileSpec>,
     /// Root file system read-only.
     pub read_only: bool,
     /// Give it a terminal; its output is then one stream.
@@ -86,6 +89,7 @@ impl Default for ContainerSpec {
             resolv_conf: None,
             hosts: Vec::new(),
             mounts: Vec::new(),
+            files: Vec::new(),
             read_only: false,
             tty: false,
             open_stdin: false,
@@ -126,6 +130,15 @@ pub enum Mount {
         /// Permission bits; 1777 if absent.
         mode: Option<u32>,
     },
+}
+
+impl Mount {
+    /// Where it is in the container.
+    pub(crate) fn target(&self) -> &Path {
+        match self {
+            Mount::Bind { target, .. } | Mount::Tmpfs { target, .. } => target,
+        }
+    }
 }
 
 /// Bounds of a container's log on disk (Docker's `max-size` and `max-file`).

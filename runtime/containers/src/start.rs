@@ -7,14 +7,17 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::caps::capabilities;
 use crate::disk::{read_json, remove_file, write_atomic, write_json};
 use crate::error::{IoContext, RuntimeError};
+use crate::files;
 use crate::health::Health;
 use crate::info::ContainerState;
+use crate::memory;
 use crate::monitor;
 use crate::oci;
 use crate::runtime::{Container, Life, Shared, blocking, start_error};
@@ -61,7 +64,7 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<(), RuntimeError> {
         return invalid("hosts entry", "a name is empty or has a line break or '#'".to_owned());
     }
     for mount in &spec.mounts {
-        let (Mount::Bind { target, .. } | Mount::Tmpfs { target, .. }) = mount;
+        let target = mount.target();
         if !target.is_absolute() || target.parent().is_none() {
             return invalid("mount", format!("target {target:?} must be an absolute path below /"));
         }
@@ -71,7 +74,7 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<(), RuntimeError> {
             return invalid("mount", format!("source {source:?} must be an absolute path"));
         }
     }
-    Ok(())
+    files::check(spec)
 }
 
 /// Starts a container and begins to watch it.
@@ -148,8 +151,10 @@ fn prepare(shared: &Shared, container: &Container) -> Result<File, RuntimeError>
     let lock =
         dirs.try_lock()?.ok_or_else(|| RuntimeError::AlreadyRunning { id: spec.id.clone() })?;
     check_host_paths(spec)?;
+    memory::check(dirs, &spec.id, &spec.files)?;
     let image = shared.images.resolve(&container.stored.image_id)?;
     let rootfs = shared.images.prepare(&image, &spec.id)?;
+    check_targets(spec, &rootfs)?;
     let user = user::resolve_in(&rootfs, &container.stored.process.user)
         .map_err(|reason| start_error(container, reason, 125))?;
     let capabilities = container_capabilities(shared, container)?;
@@ -170,6 +175,7 @@ fn prepare(shared: &Shared, container: &Container) -> Result<File, RuntimeError>
         rootfs: &rootfs,
         cgroup: &container.cgroup,
         data: &dirs.data,
+        files: &dirs.files(),
         unified: !shared.cgroups.hybrid(),
     };
     write_json(&dirs.bundle.join("config.json"), &oci::config(&parts))?;
@@ -219,6 +225,21 @@ fn check_host_paths(spec: &ContainerSpec) -> Result<(), RuntimeError> {
     {
         let reason = format!("{} does not exist", netns.display());
         return Err(RuntimeError::Invalid { field: "network namespace", reason });
+    }
+    Ok(())
+}
+
+/// Files cannot lie over folders. libcontainer would only say that it could not prepare a root.
+fn check_targets(spec: &ContainerSpec, rootfs: &Path) -> Result<(), RuntimeError> {
+    let folder = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(rootfs, folder, Mode::empty()).at("open", rootfs)?;
+    for target in spec.files.iter().map(|f| &f.target) {
+        let hidden = spec.mounts.iter().any(|m| target.starts_with(m.target()));
+        let inside = ResolveFlags::IN_ROOT;
+        if !hidden && openat2(&root, target, folder, Mode::empty(), inside).is_ok() {
+            let reason = format!("{} is a folder in the image", target.display());
+            return Err(RuntimeError::Invalid { field: "file", reason });
+        }
     }
     Ok(())
 }

@@ -62,6 +62,13 @@ impl Home {
         cgroup_v2_root().unwrap().join(&self.cgroup_parent).join(id)
     }
 
+    /// Where containers' files are mounted on the host now.
+    pub(crate) fn file_mounts(&self) -> Vec<PathBuf> {
+        let all = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let places = all.lines().filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from);
+        places.filter(|p| p.starts_with(self.dir.path()) && p.ends_with("files")).collect()
+    }
+
     pub(crate) fn bundle(&self, id: &str) -> PathBuf {
         self.dir.path().join("run").join(id)
     }
@@ -82,6 +89,9 @@ impl Drop for Home {
         for entry in fs::read_dir(self.dir.path().join("images/snapshots")).unwrap().flatten() {
             let flags = rustix::mount::UnmountFlags::DETACH;
             let _ = rustix::mount::unmount(entry.path().join("merged"), flags);
+        }
+        for mount in self.file_mounts() {
+            let _ = rustix::mount::unmount(mount, rustix::mount::UnmountFlags::DETACH);
         }
         let _ = remove_cgroup_parent(&self.cgroup_parent);
     }
