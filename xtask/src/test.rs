@@ -88,7 +88,7 @@ fn seed_of_commit() -> Option<String> {
     git.args(["rev-parse", "HEAD"]).current_dir(workspace::root());
     let output = git.output().ok().filter(|output| output.status.success())?;
     let commit = String::from_utf8(output.stdout).ok()?;
-    // Forty bits: the highest two of a seed have a meaning.
+    // Forty bits: the highest three of a seed have a meaning.
     Some(u64::from_str_radix(commit.get(..10)?, 16).ok()?.to_string())
 }
 

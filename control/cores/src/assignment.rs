@@ -34,9 +34,6 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
         .filter(|id| state.networks.contains_key(*id))
         .collect();
     joined.extend(state.ingress().map(|n| n.id.as_str()));
-    if bugs::active(Bug::TellAllNetworks) {
-        joined.extend(state.networks.keys().map(String::as_str));
-    }
     let table = NodeTable {
         overlay: node.overlay.address,
         data_path_port: data_path_port(state, node),
@@ -80,8 +77,6 @@ pub(crate) fn serving(task: &Task) -> bool {
 /// has run or ended it is told, for a daemon that starts again.
 pub(crate) fn assigned(state: &State, task: &Task) -> AssignedTask {
     let service = state.services.get(&task.service_id);
-    // The service of a task told to go may be gone; names have no dots, so the task's tells it.
-    let of_name = || task.name.split('.').next().unwrap_or_default();
     let labels = service.and_then(|s| s.spec.labels.clone()).unwrap_or_default();
     let known = task.status.state;
     let status = TaskStatus {
@@ -99,7 +94,7 @@ pub(crate) fn assigned(state: &State, task: &Task) -> AssignedTask {
             times: TaskTimes::default(),
             ..task.clone()
         },
-        service_name: service.map_or_else(of_name, Service::name).to_owned(),
+        service_name: service_name(service, &task.name).to_owned(),
         service_labels: labels.into_iter().collect(),
         networks: task
             .networks
@@ -108,6 +103,11 @@ pub(crate) fn assigned(state: &State, task: &Task) -> AssignedTask {
             .cloned()
             .collect(),
     }
+}
+
+/// The service of a task told to go may be gone; names have no dots, so the task's tells it.
+fn service_name<'a>(service: Option<&'a Service>, task: &'a str) -> &'a str {
+    service.map_or_else(|| task.split('.').next().unwrap_or_default(), Service::name)
 }
 
 /// What [`assigned`] says of a task except for its specification, as a number: another one whenever
@@ -141,7 +141,7 @@ pub(crate) fn digest(state: &State, task: &Task) -> u64 {
     let on: Vec<(&str, u64)> = on.map(|n| (n.id.as_str(), n.meta.version)).collect();
     let of_task = (service_id, slot, node_id, spec_version, name, desired, known, networks);
     let of_job = (made_by, job_iteration, assigned_generic_resources, host_ports);
-    let of_others = (service.map(Service::name), labels, on);
+    let of_others = (service_name(service, name), labels, on);
     let mut hasher = Hashing(DefaultHasher::new());
     serde_json::to_writer(&mut hasher, &(of_task, of_job, of_others))
         .expect("it has text keys and plain values only");

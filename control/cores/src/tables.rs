@@ -14,7 +14,10 @@ pub use shelf::Written;
 use shelf::{Shelf, write};
 use shoal_model::{
     DependencyKind, MemberRow, NodeState, ObjectKind, PeerRow, Row, RowKey, Service, ServiceRow,
-    State, Task, docker::TaskSpec, needs,
+    State, Task,
+    bugs::{self, Bug},
+    docker::TaskSpec,
+    needs,
 };
 use std::{
     borrow::Borrow,
@@ -350,17 +353,26 @@ impl Tables {
         let ingress = self.ingress.as_ref().filter(|id| !own.joined.contains_key(*id));
         let before = move |id: &&String| ingress.is_none_or(|ingress| *id < ingress);
         let (first, rest) = (own.joined.keys(), own.joined.keys());
-        first.take_while(before).chain(ingress).chain(rest.skip_while(before))
+        let others = self.networks.keys().filter(|_| bugs::active(Bug::TellAllNetworks));
+        first.take_while(before).chain(ingress).chain(rest.skip_while(before)).chain(others)
     }
 
     fn joins(&self, own: &OfNode, network: &String) -> bool {
-        own.joined.contains_key(network) || self.ingress.as_ref() == Some(network)
+        own.joined.contains_key(network)
+            || self.ingress.as_ref() == Some(network)
+            || bugs::active(Bug::TellAllNetworks)
     }
 
     fn whole(&self, state: &State, to: &Subscriber, own: &OfNode) -> Delta {
         let mut delta = Delta { generation: self.version, ..Delta::default() };
         delta.rows.extend(own.shelf.all().map(|(_, row)| row.clone()));
-        delta.rows.extend(own.own.all().filter_map(|(key, _)| own_row(state, key)));
+        let left_out = |key: &RowKey| {
+            bugs::active(Bug::KeepBackSecrets)
+                && !to.known.is_empty()
+                && matches!(key, RowKey::Dependency(..))
+        };
+        let own_rows = own.own.all().filter(|(key, _)| !left_out(key));
+        delta.rows.extend(own_rows.filter_map(|(key, _)| own_row(state, key)));
         let myself = RowKey::Peer(to.node.clone());
         if to.known.get("") == Some(&self.peers.digest_without(&myself)) {
             delta.kept.push(String::new());

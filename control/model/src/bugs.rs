@@ -46,6 +46,8 @@ bugs! {
     // The state.
     /// A change is applied whatever version it was made from.
     IgnoreVersion,
+    /// A secret is removed that a service refers to.
+    RemoveUsed,
 
     // The cores.
     /// The address of a task that was told to stop is given at once to another.
@@ -98,6 +100,15 @@ bugs! {
     ForeignReport,
     /// A node is told of networks it has nothing on.
     TellAllNetworks,
+    /// A node is told of secrets that tasks of other nodes use.
+    TellAllSecrets,
+    /// A node is told of a secret for as long as there is one, though the last task there that used it
+    /// has ended.
+    KeepSecret,
+    /// A secret is taken from a node with the first task that used it, though a second does.
+    TakeSharedSecret,
+    /// A node that comes back is not told again what secrets its tasks use.
+    KeepBackSecrets,
     /// A task is moved where nodes differ by one alone.
     MoveForNothing,
     /// A rotation of the root ends though a node that is down has not renewed.
@@ -126,6 +137,10 @@ bugs! {
     DropReport,
     /// A container whose task is no longer assigned is left running.
     LeaveContainer,
+    /// Secrets are written with the assignment.
+    WriteSecrets,
+    /// A task is started without what it refers to, if that was not told.
+    StartWithout,
 }
 
 /// Whether the bug is switched on.

@@ -178,7 +178,9 @@ impl World {
         let errand = self.clients[client].errands.as_ref().and_then(|e| e.front());
         let ask = match errand {
             None => return,
-            Some(Errand::Service(id)) => state.services.get(id).map(workload::repair),
+            Some(Errand::Service(id)) => {
+                state.services.get(id).map(|service| workload::repair(state, service))
+            }
             Some(Errand::Forget(id)) => state
                 .nodes
                 .contains_key(id)

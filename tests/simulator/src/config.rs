@@ -1,6 +1,6 @@
 //! What a seed decides before anything happens: the cluster, its surroundings, how much goes wrong.
 use crate::{
-    EARLIER, PLAIN,
+    EARLIER, FORMER, PLAIN,
     dice::Dice,
     number_of,
     time::{MINUTE, MS, Ns, SEC},
@@ -27,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) broad: Option<Broad>,
     /// Whether services are spread anew, and which; `None` in most seeds.
     pub(crate) rebalance: Option<Rebalance>,
+    /// Secrets and configs; `None` in most seeds.
+    pub(crate) dependencies: Option<Dependencies>,
     /// Certificates of nodes; `None` in most seeds: then everybody believes everybody.
     pub(crate) certificates: Option<Certificates>,
     /// Prefix length of networks: small ones run out of addresses.
@@ -90,7 +92,7 @@ const LATER: u64 = 400;
 
 /// Dice of their own for each thing that came later, or seeds without it would not be what they were.
 fn later(seed: u64, salt: u64) -> Option<Dice> {
-    let mut dice = Dice::new(seed ^ salt);
+    let mut dice = Dice::new(seed & !FORMER ^ salt);
     (seed & (PLAIN | EARLIER) == 0 && dice.chance(LATER)).then_some(dice)
 }
 
@@ -98,6 +100,22 @@ impl Rebalance {
     fn of(seed: u64) -> Option<Rebalance> {
         let mut dice = later(seed, 0x5b7e_ad00)?;
         Some(Rebalance { everywhere: dice.chance(500) })
+    }
+}
+
+/// Secrets and configs are made, used and removed.
+#[derive(Clone, Debug)]
+pub(crate) struct Dependencies {
+    /// Of a thousand requests so many are about them, or about who uses them.
+    pub(crate) share: u64,
+    /// Names of each kind: few, so that clients want the same.
+    pub(crate) names: u64,
+}
+
+impl Dependencies {
+    fn of(seed: u64) -> Option<Dependencies> {
+        let mut dice = later(seed, 0x5ec2_e700).filter(|_| seed & FORMER == 0)?;
+        Some(Dependencies { share: dice.between(150, 500), names: dice.between(2, 5) })
     }
 }
 
@@ -166,7 +184,8 @@ impl Config {
     pub(crate) fn of(seed: u64) -> Config {
         let plain = seed & PLAIN != 0;
         // Dice of their own, or plain seeds would not be what they were.
-        let broad = (!plain).then(|| Broad::of(&mut Dice::new(seed & !EARLIER ^ 0xb40a_d000)));
+        let broad =
+            (!plain).then(|| Broad::of(&mut Dice::new(seed & !(EARLIER | FORMER) ^ 0xb40a_d000)));
         let mut dice = Dice::new(number_of(seed) ^ 0x5ee0_c0f1);
         let managers = [1, 3, 5][dice.weighted(&[2, 6, 2])];
         let hosts = (managers + dice.index(4)).clamp(2, MOST_HOSTS);
@@ -192,6 +211,7 @@ impl Config {
             replicas: dice.between(2, 6),
             broad,
             rebalance: Rebalance::of(seed),
+            dependencies: Dependencies::of(seed),
             certificates: Certificates::of(seed),
             subnet_size: if dice.chance(300) { 28 } else { 24 },
             history: [5, 5, 2, 1, 0][dice.index(5)],

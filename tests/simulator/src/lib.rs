@@ -70,13 +70,17 @@ pub const PLAIN: u64 = 1 << 63;
 /// rest of the number decides as it did before there were.
 pub const EARLIER: u64 = 1 << 62;
 
+/// This bit makes a former seed of a seed: there are no secrets and configs in it, and the rest of the number
+/// decides as it did before there were.
+pub const FORMER: u64 = 1 << 61;
+
 /// What of a seed is its number.
 pub(crate) fn number_of(seed: u64) -> u64 {
-    seed & !(PLAIN | EARLIER)
+    seed & !(PLAIN | EARLIER | FORMER)
 }
 
 /// Seeds that once found something, and are run ever since; `plain:` stands for [`PLAIN`], `earlier:`
-/// for [`EARLIER`].
+/// for [`EARLIER`], `former:` for [`FORMER`].
 pub fn saved_seeds() -> Vec<u64> {
     let lines = include_str!("../seeds.txt").lines();
     let numbers = lines.filter_map(|line| {
@@ -84,6 +88,7 @@ pub fn saved_seeds() -> Vec<u64> {
         let (mark, number) = match word.split_once(':') {
             Some(("plain", number)) => (PLAIN, number),
             Some(("earlier", number)) => (EARLIER, number),
+            Some(("former", number)) => (FORMER, number),
             Some(_) => return None,
             None => (0, word),
         };

@@ -1,4 +1,6 @@
 //! What clients ask for.
+mod dependencies;
+
 use crate::{
     config::{Config, KIND},
     dice::Dice,
@@ -14,6 +16,11 @@ const SECOND: i64 = 1_000_000_000;
 pub(crate) fn think(config: &Config, state: &State, dice: &mut Dice) -> Option<Ask> {
     if config.certificates.is_some() && dice.chance(80) {
         return rotate(state, dice);
+    }
+    if let Some(config) = &config.dependencies
+        && dice.chance(config.share)
+    {
+        return dependencies::think(config, state, dice);
     }
     let services: Vec<&Service> = state.services.values().collect();
     if services.len() < config.services && dice.chance(400) || services.is_empty() {
@@ -93,6 +100,10 @@ pub(crate) fn renewed(state: &State, ask: Ask) -> Option<Ask> {
             let version = state.nodes.get(&id)?.meta.version;
             Some(Ask::UpdateNode { id, version, availability, zone })
         }
+        Ask::LabelDependency { kind, id, label, .. } => {
+            let version = state.dependencies(kind).get(&id)?.meta.version;
+            Some(Ask::LabelDependency { kind, id, version, label })
+        }
         Ask::RotateRoot { back, .. } => {
             let version = state.cluster.as_ref()?.meta.version;
             Some(Ask::RotateRoot { version, back })
@@ -105,13 +116,15 @@ pub(crate) fn renewed(state: &State, ask: Ask) -> Option<Ask> {
     }
 }
 
-/// The update that makes a service whole again after the faults: an image that runs.
-pub(crate) fn repair(service: &Service) -> Ask {
+/// The update that makes a service whole again after the faults: an image that runs, and nothing that is
+/// not there.
+pub(crate) fn repair(state: &State, service: &Service) -> Ask {
     let image = if service.mode().is_job() { Image::Task } else { Image::Stable };
     update(service, |spec| {
         let template = spec.task_template.get_or_insert_default();
         let force = template.force_update.unwrap_or(0) + 1;
         template.force_update = Some(force);
+        dependencies::let_go(state, template);
         let container = template.container_spec.get_or_insert_default();
         container.image = Some(format!("{}:last", image.word()));
         if let Some(update) = &mut spec.update_config {
@@ -169,14 +182,17 @@ fn job_image(dice: &mut Dice) -> String {
     format!("{}:{}", image.word(), dice.below(1_000))
 }
 
+fn set_image(spec: &mut docker::ServiceSpec, dice: &mut Dice) {
+    let image = if Mode::of(spec).is_job() { job_image(dice) } else { image(dice) };
+    let template = spec.task_template.get_or_insert_default();
+    template.container_spec.get_or_insert_default().image = Some(image);
+}
+
 /// Changes one thing of a specification. A job has no update settings: its every update is another run.
 fn change(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
     if Mode::of(spec).is_job() {
         match dice.weighted(&[30, 10, 10, 20]) {
-            0 => {
-                let template = spec.task_template.get_or_insert_default();
-                template.container_spec.get_or_insert_default().image = Some(job_image(dice));
-            }
+            0 => set_image(spec, dice),
             1 => place(spec, dice),
             2 => {
                 let template = spec.task_template.get_or_insert_default();
@@ -188,10 +204,7 @@ fn change(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
         return;
     }
     match dice.weighted(&[50, 15, 10, 10, 15]) {
-        0 => {
-            let template = spec.task_template.get_or_insert_default();
-            template.container_spec.get_or_insert_default().image = Some(image(dice));
-        }
+        0 => set_image(spec, dice),
         1 => set_update(config, spec, dice),
         2 => place(spec, dice),
         3 => {
@@ -201,8 +214,7 @@ fn change(config: &Config, spec: &mut docker::ServiceSpec, dice: &mut Dice) {
         _ => {
             // Both at once: how, and what.
             set_update(config, spec, dice);
-            let template = spec.task_template.get_or_insert_default();
-            template.container_spec.get_or_insert_default().image = Some(image(dice));
+            set_image(spec, dice);
             if let Mode::Replicated { .. } = Mode::of(spec) {
                 set_replicas(spec, dice.between(1, config.replicas) as i64);
             }
@@ -247,6 +259,9 @@ fn new_service(config: &Config, state: &State, dice: &mut Dice) -> docker::Servi
         if dice.chance(300) {
             prefer_zones(&mut spec);
         }
+    }
+    if config.dependencies.is_some() && dice.chance(700) {
+        dependencies::refer(state, &mut spec, dice);
     }
     match mode {
         0 => set_replicas(&mut spec, dice.between(1, config.replicas) as i64),

@@ -24,6 +24,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::AckBeforeCommit, &["acknowledged"], 60),
     Proof(Bug::InstallOldSnapshot, &["agreement"], 60),
     Proof(Bug::IgnoreVersion, &["versions"], 60),
+    Proof(Bug::RemoveUsed, &["versions", "secrets"], 60),
     Proof(Bug::ReuseAddress, &["addresses"], 60),
     Proof(Bug::SharePort, &["ports"], 60),
     Proof(Bug::ForgetMaxReplicas, &["capacity"], 60),
@@ -49,6 +50,10 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::StateGoesBack, &["transitions"], 60),
     Proof(Bug::ForeignReport, &["transitions"], 60),
     Proof(Bug::TellAllNetworks, &["needed"], 60),
+    Proof(Bug::TellAllSecrets, &["secrets"], 60),
+    Proof(Bug::KeepSecret, &["secrets"], 60),
+    Proof(Bug::TakeSharedSecret, &["secrets", "held"], 60),
+    Proof(Bug::KeepBackSecrets, &["secrets"], 60),
     Proof(Bug::MoveForNothing, &["rebalance"], 60),
     Proof(Bug::EndRotationEarly, &["certificates"], 60),
     Proof(Bug::ForgetRefused, &["overlooked"], 250),
@@ -61,6 +66,8 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::TakeOldTable, &["backends"], 60),
     Proof(Bug::DropReport, &["convergence"], 250),
     Proof(Bug::LeaveContainer, &["convergence"], 60),
+    Proof(Bug::WriteSecrets, &["held"], 60),
+    Proof(Bug::StartWithout, &["held"], 60),
 ];
 
 /// The first seed that finds the bug.

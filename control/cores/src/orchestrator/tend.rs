@@ -179,10 +179,10 @@ impl Plan<'_> {
         });
     }
 
-    /// Whether the task was to take the place of another that still runs, and cannot.
+    /// Whether the task was to take the place of another that still runs, and cannot: also when it ran for
+    /// a moment in which the other was not told to stop.
     fn move_failed(&mut self, task: &Task) -> bool {
         task.made_by == MadeBy::Rebalance
-            && task.times.running.is_none()
             && (task.status.state.is_terminal()
                 || self.is_lost(task)
                 || task.status.state < TaskState::Assigned

@@ -1,7 +1,10 @@
 //! Which secrets and configs a node is told: those its tasks use, from the moment they are told to it until
 //! they have ended.
 use super::{Needed, OfTask, Own, Tables, one_less};
-use shoal_model::{RowKey, State};
+use shoal_model::{
+    RowKey, State,
+    bugs::{self, Bug},
+};
 
 impl Tables {
     /// Counts what a task's node must have.
@@ -14,11 +17,19 @@ impl Tables {
             for needed in &now.needs {
                 *self.node(node).needs.entry(needed.clone()).or_default() += 1;
                 self.dependency_row(state, node, needed);
+                if bugs::active(Bug::TellAllSecrets) {
+                    let nodes: Vec<String> = self.nodes.keys().cloned().collect();
+                    nodes.iter().for_each(|node| self.dependency_row(state, node, needed));
+                }
             }
         }
         if let Some(node) = &before.node {
             for needed in &before.needs {
-                one_less(&mut self.node(node).needs, needed);
+                let needs = &mut self.node(node).needs;
+                one_less(needs, needed);
+                if bugs::active(Bug::TakeSharedSecret) {
+                    needs.remove(needed);
+                }
                 self.dependency_row(state, node, needed);
             }
         }
@@ -39,9 +50,11 @@ impl Tables {
         let (kind, id) = needed;
         let there = state.dependencies(*kind).contains_key(id);
         let of_node = self.node(node);
-        let told = there && of_node.needs.contains_key(needed);
-        let row = told.then_some(Own::Dependency);
-        if of_node.own.set(version, RowKey::Dependency(*kind, id.clone()), row) {
+        let key = RowKey::Dependency(*kind, id.clone());
+        let kept = bugs::active(Bug::KeepSecret) && of_node.own.version_of(&key).is_some();
+        let needs = of_node.needs.contains_key(needed) || bugs::active(Bug::TellAllSecrets);
+        let row = (there && (needs || kept)).then_some(Own::Dependency);
+        if of_node.own.set(version, key, row) {
             self.concern_node(node);
         }
     }

@@ -1,5 +1,5 @@
 //! In the end the cluster is as it was asked to be, everywhere.
-use super::{capacity, global, may_be_current, places, slots};
+use super::{capacity, global, may_be_current, places, secrets, slots};
 use crate::{
     node::{ContainerState, Image},
     world::World,
@@ -30,6 +30,10 @@ impl World {
         self.identities_are_at_rest(leader)?;
         let mut restless = false;
         for service in state.services.values() {
+            if secrets::misses(state, service) {
+                restless = true; // its tasks are refused, again and again
+                continue;
+            }
             restless |= service_is_as_asked(state, service)?;
         }
         let orphans = |t: &&Task| !state.services.contains_key(&t.service_id);
@@ -46,6 +50,7 @@ impl World {
         if node.status.state != NodeState::Ready || !agent.is_connected() {
             return Err(format!("{id} is {:?}", node.status.state));
         }
+        self.holds_what_is_used(host, state)?;
         let due = assignment(state, id);
         let table = agent.plane.in_force.as_ref().map(|a| &a.table);
         if table != Some(&due.table) {

@@ -13,6 +13,7 @@ mod convergence;
 mod failures;
 mod generic;
 mod global;
+mod held;
 mod history;
 mod host_ports;
 mod jobs;
@@ -23,7 +24,9 @@ mod ports;
 mod rebalance;
 mod replacement;
 mod restarts;
+mod secrets;
 mod slots;
+mod tables;
 mod transitions;
 mod updates;
 mod versions;
@@ -38,11 +41,12 @@ use acknowledged::Acknowledged;
 use agreement::Agreement;
 use backends::Backends;
 use certificates::Removed;
+use secrets::Secrets;
 use shoal_model::{
-    ApplyError, Change, NodeAssignment, Object, ObjectKind, Service, State, Task, TaskState,
-    Timestamp, UpdateStatus, docker,
+    ApplyError, Change, DependencyKind, NodeAssignment, Object, ObjectKind, Service, State, Task,
+    TaskState, Timestamp, UpdateStatus, docker,
 };
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, iter, rc::Rc, sync::Arc};
 
 /// Something that must never be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,6 +130,7 @@ pub(crate) struct Checks {
     acknowledged: Acknowledged,
     backends: Backends,
     removed: Removed,
+    secrets: Secrets,
     of_state: Vec<Box<dyn Invariant>>,
     facts: BTreeMap<String, TaskFacts>,
     made: u64,
@@ -162,6 +167,7 @@ impl Checks {
             acknowledged: Acknowledged::default(),
             backends: Backends::default(),
             removed: Removed::default(),
+            secrets: Secrets::default(),
             of_state,
             facts: BTreeMap::new(),
             made: 0,
@@ -246,7 +252,9 @@ impl Checks {
                 self.removed.note(&txn.changes, now);
                 let (state, tasks) = (&self.agreement.state, &self.facts);
                 let step = Step { txn, old: &old, state, tasks };
-                for invariant in &mut self.of_state {
+                let secrets: &mut dyn Invariant = &mut self.secrets;
+                let of_state = self.of_state.iter_mut().map(|i| &mut **i as &mut dyn Invariant);
+                for invariant in of_state.chain(iter::once(secrets)) {
                     if let Err(text) = invariant.applied(&step) {
                         let invariant = invariant.name();
                         self.violation.get_or_insert(Violation { invariant, text });
@@ -306,6 +314,28 @@ impl Checks {
         self.judge("backends", verdict);
         let verdict = needed::told(state, node, assignment);
         self.judge("needed", verdict);
+        let verdict = self.secrets.told(state, node, assignment);
+        self.judge("secrets", verdict);
+        let verdict = tables::told(state, node, assignment);
+        self.judge("tables", verdict);
+    }
+
+    /// A node keeps an assignment for its next start.
+    pub(crate) fn written(&mut self, host: usize, assignment: &NodeAssignment) {
+        let verdict = held::written(host, assignment);
+        self.judge("held", verdict);
+    }
+
+    /// A task's container starts.
+    pub(crate) fn supplied(&mut self, task: &Task, files: &[Arc<shoal_model::Payload>]) {
+        let verdict = self.secrets.supplied(task, files);
+        self.judge("held", verdict);
+    }
+
+    /// A task is refused, as what it refers to is not told.
+    pub(crate) fn refused(&mut self, task: &str, kind: DependencyKind, id: &str) {
+        let verdict = held::refused(&self.agreement.state, task, kind, id);
+        self.judge("held", verdict);
     }
 
     pub(crate) fn in_force(&mut self, host: usize, boot: u32, generation: u64) {

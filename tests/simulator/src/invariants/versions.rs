@@ -1,22 +1,33 @@
-//! A transaction is applied exactly if every object it replaces has the version it was made from, and
-//! no name is taken; versions rise by one.
-use super::{Invariant, Step, Verdict};
+//! A transaction is applied exactly if every object it replaces has the version it was made from, no name
+//! is taken, no secret or config is removed that a service refers to, and none is referred to newly that
+//! is gone; versions rise by one.
+use super::{Invariant, Step, Verdict, secrets};
 use shoal_model::{Change, Object, State};
 
 /// What is due to a transaction.
 pub(super) fn due(state: &State, changes: &[Change]) -> Result<(), &'static str> {
     for change in changes {
-        let Change::Put(object) = change else { continue };
+        let Change::Put(object) = change else {
+            secrets::may_go(state, change)?;
+            continue;
+        };
         let present = state.version_of(object.kind(), object.id()).unwrap_or(0);
         if object.meta().version != present {
             return Err("refused: made from another version");
         }
         let taken = match object {
             Object::Service(s) => {
+                secrets::may_refer(state, s)?;
                 state.services.values().any(|o| o.spec.name == s.spec.name && o.id != s.id)
             }
             Object::Network(n) => {
                 state.networks.values().any(|o| o.spec.name == n.spec.name && o.id != n.id)
+            }
+            Object::Secret(d) => {
+                state.secrets.values().any(|other| other.name == d.name && other.id != d.id)
+            }
+            Object::Config(d) => {
+                state.configs.values().any(|other| other.name == d.name && other.id != d.id)
             }
             _ => false,
         };

@@ -3,13 +3,14 @@ use super::{ATTEMPTS, Answered, Waiter, World};
 use crate::{
     event::Event,
     identity::{Tls, is_member, proof},
+    invariants::Violation,
     log::Author,
     node::{Down, Up},
     stats::Count,
     time::MS,
 };
-use shoal_cores::{Report, accept, assignment};
-use shoal_model::{Change, NodeDescription, NodeState, Object};
+use shoal_cores::{Delta, Report, Subscriber, accept};
+use shoal_model::{Change, Difference, NodeDescription, NodeState, Object};
 use std::{mem, rc::Rc};
 
 /// Reports of one proposal.
@@ -31,8 +32,18 @@ impl World {
         }
         let node = self.agents[host].node_id.clone();
         self.checks.let_in(&node, self.now);
+        self.begin_to_tell(id, &node);
         self.beat(m, &node);
         self.register(m, id, 1);
+    }
+
+    /// What the node has of an earlier session need not be told again.
+    fn begin_to_tell(&mut self, id: u64, node: &str) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.rows = self.agents[conn.agent].rows.clone();
+        conn.subscriber = Subscriber::new(node);
+        let known = conn.rows.sections().into_iter();
+        conn.subscriber.has(known.map(|(section, digest)| (section.to_owned(), digest)).collect());
     }
 
     fn register(&mut self, m: usize, id: u64, attempt: u32) {
@@ -96,6 +107,7 @@ impl World {
         {
             self.close_manager_side(old);
         }
+        self.follow_state(m);
         self.tell(m, id);
         self.sessions_may_have_stalled();
     }
@@ -220,17 +232,24 @@ impl World {
         }
     }
 
-    /// Assignments are computed for every session.
+    fn follow_state(&mut self, m: usize) {
+        if let Some(lead) = &mut self.leads[m] {
+            lead.tables.update(&self.peers[m].state);
+        }
+    }
+
+    /// Every session is told what is new for it.
     pub(crate) fn tell_all(&mut self, m: usize, id: u64) {
         let Some(lead) = self.lead(m, id) else { return };
         lead.telling = false;
         let sessions: Vec<u64> = lead.sessions.values().copied().collect();
+        self.follow_state(m);
         for conn in sessions {
             self.tell(m, conn);
         }
     }
 
-    /// Sends a node its assignment if it differs from what it was sent.
+    /// Sends a node what is new for it, if anything is.
     fn tell(&mut self, m: usize, id: u64) {
         let Some(conn) = self.conns.get(&id) else { return };
         let state = &self.peers[m].state;
@@ -243,20 +262,36 @@ impl World {
         let Some(conn) = self.conns.get(&id) else { return };
         let state = &self.peers[m].state;
         let node = &self.agents[conn.agent].node_id;
-        let newest = assignment(state, node);
-        let same = conn
-            .sent
-            .as_ref()
-            .is_some_and(|sent| sent.tasks == newest.tasks && sent.table == newest.table);
+        let tables = self.leads[m].as_ref().map(|lead| &lead.tables);
+        let Some((tables, conn)) = tables.zip(self.conns.get_mut(&id)) else { return };
+        let Some(delta) = tables.difference(state, &mut conn.subscriber) else { return };
+        let applied = Rc::make_mut(&mut conn.rows).apply(read(delta));
+        if let Err(wrong) = applied {
+            return self.checks.fail(Violation { invariant: "tables", text: wrong.to_string() });
+        }
+        let rows = conn.rows.clone();
+        let newest = rows.assignment();
+        self.checks.told(state, node, &newest);
+        // Rows of a service that is gone may change and mean nothing. The product sends them; here they are
+        // left out, so that seeds of before there were differences go on as they did.
+        let same = conn.sent.as_ref().is_some_and(|sent| {
+            (&sent.tasks, &sent.dependencies, &sent.table)
+                == (&newest.tasks, &newest.dependencies, &newest.table)
+        });
         if same {
             return;
         }
-        self.checks.told(state, node, &newest);
         let newest = Rc::new(newest);
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.sent = Some(newest.clone());
-        }
+        conn.sent = Some(newest.clone());
         self.stats.add(Count::Assignments);
-        self.send_down(id, Down::Assignment(newest));
+        self.send_down(id, Down::Assignment(newest, rows));
     }
+}
+
+/// A difference as its node reads it.
+fn read(delta: Delta) -> Difference {
+    let Delta { base, generation, kept, gone, rows } = delta;
+    let rows = rows.iter().map(|row| serde_json::from_slice(row));
+    let rows = rows.map(|row| row.expect("it was written from a row"));
+    Difference { base, generation, kept, gone, rows: rows.collect() }
 }

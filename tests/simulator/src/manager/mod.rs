@@ -17,7 +17,7 @@ use crate::{
     world::World,
 };
 use reconciler::Reconciler;
-use shoal_cores::Report;
+use shoal_cores::{Report, Tables};
 use shoal_model::{
     ApplyError, Change, NodeState, Object, Timestamp,
     bugs::{self, Bug},
@@ -44,6 +44,8 @@ pub(crate) struct Lead {
     /// Connection of each node's session.
     pub(crate) sessions: BTreeMap<String, u64>,
     telling: bool,
+    /// What every node is told.
+    tables: Tables,
     /// When nodes without a session that works were last heard of.
     beats: BTreeMap<String, Timestamp>,
     /// Nodes being marked down.
@@ -213,6 +215,7 @@ impl World {
             reconciler: Reconciler::default(),
             sessions: BTreeMap::new(),
             telling: false,
+            tables: Tables::default(),
             beats: BTreeMap::new(),
             falling: BTreeSet::new(),
             reports: Vec::new(),

@@ -12,13 +12,14 @@ use crate::{
     world::World,
 };
 use shoal_model::{
-    Change, NodeAssignment, Object, TaskState, TaskStatus,
+    Change, NodeAssignment, Object, Payload, Rows, TaskState, TaskStatus,
     bugs::{self, Bug},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     rc::Rc,
+    sync::Arc,
 };
 
 /// Pauses between attempts to connect, and patience with a manager (`control/agent/src/session.rs`).
@@ -45,8 +46,13 @@ pub(crate) struct Agent {
     assignment: Option<Rc<NodeAssignment>>,
     /// The one before it.
     overtaken: Option<Rc<NodeAssignment>>,
-    /// The newest on disk.
+    /// The newest on disk, without secrets and configs.
     kept: Option<Rc<NodeAssignment>>,
+    /// Rows of the assignment it was told last.
+    pub(crate) rows: Rc<Rows>,
+    /// Whether its assignment is one it was told since it started: then it has all there is of what its
+    /// tasks refer to.
+    pub(super) told: bool,
     pub(crate) plane: Plane,
     pub(crate) runners: BTreeMap<Rc<str>, Runner>,
     /// Containers by task. They outlive the daemon.
@@ -78,6 +84,8 @@ impl Agent {
             assignment: None,
             overtaken: None,
             kept: None,
+            rows: Rc::default(),
+            told: false,
             plane: Plane::default(),
             runners: BTreeMap::new(),
             containers: BTreeMap::new(),
@@ -106,6 +114,16 @@ impl Agent {
     /// The connection of its session, if it has one.
     pub(crate) fn session(&self) -> Option<u64> {
         self.conn.filter(|_| self.connected)
+    }
+
+    /// Secrets and configs it was told.
+    pub(crate) fn knows(&self) -> impl Iterator<Item = &Arc<Payload>> {
+        self.assignment.iter().flat_map(|a| &a.dependencies)
+    }
+
+    /// All it has of secrets and configs, also in containers' files.
+    pub(crate) fn holds(&self) -> impl Iterator<Item = &Arc<Payload>> {
+        self.knows().chain(self.containers.values().flat_map(|c| &c.files))
     }
 
     /// Whether the table the plane was told to carry out names the task as a backend.
@@ -151,6 +169,14 @@ impl Agent {
         self.kept = None;
         self.containers.clear();
     }
+}
+
+/// What is written of an assignment: secrets and configs are kept in memory alone.
+fn to_keep(assignment: Rc<NodeAssignment>) -> Rc<NodeAssignment> {
+    if assignment.dependencies.is_empty() || bugs::active(Bug::WriteSecrets) {
+        return assignment;
+    }
+    Rc::new(NodeAssignment { dependencies: Vec::new(), ..(*assignment).clone() })
 }
 
 impl World {
@@ -284,8 +310,9 @@ impl World {
             Down::Closed => self.agent_lost_session(host, id),
             Down::Trust(roots) => self.told_to_trust(host, roots),
             Down::Renew(root) => self.told_to_renew(host, &root),
-            Down::Assignment(assignment) => {
+            Down::Assignment(assignment, rows) => {
                 let agent = &mut self.agents[host];
+                agent.rows = rows;
                 if !mem::replace(&mut agent.connected, true) {
                     if !bugs::active(Bug::DropReport) {
                         agent.unsent = agent.reports.keys().cloned().collect();
@@ -303,7 +330,10 @@ impl World {
         let newer = agent.assignment.as_ref().map_or(0, |a| a.generation);
         if assignment.generation >= newer || bugs::active(Bug::TakeOldTable) {
             agent.overtaken = agent.assignment.replace(assignment.clone());
-            agent.kept = Some(assignment);
+            agent.told = true;
+            let kept = to_keep(assignment);
+            agent.kept = Some(kept.clone());
+            self.checks.written(host, &kept);
             self.dispatch(host);
         }
     }
@@ -416,7 +446,8 @@ impl World {
         let agent = &self.agents[host];
         let (Some(conn), true) = (agent.conn, agent.connected) else { return };
         if let Some(overtaken) = agent.overtaken.clone().filter(|_| self.flows(conn)) {
-            self.send_down(conn, Down::Assignment(overtaken));
+            let rows = agent.rows.clone();
+            self.send_down(conn, Down::Assignment(overtaken, rows));
         }
     }
 

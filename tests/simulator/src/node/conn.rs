@@ -5,7 +5,8 @@ use crate::{
     time::{Ns, SEC},
     world::World,
 };
-use shoal_model::{NodeAssignment, TaskStatus};
+use shoal_cores::Subscriber;
+use shoal_model::{NodeAssignment, Rows, TaskStatus};
 use std::{mem, rc::Rc};
 
 /// Keep-alive probe and how long its answer may take (`control/identity`).
@@ -21,6 +22,9 @@ pub(crate) struct Conn {
     pub(crate) manager_open: bool,
     /// Whether beats arrive, as the manager saw it last.
     pub(crate) flowing: bool,
+    /// What the node knows, as the manager remembers it, and the rows that it has then.
+    pub(crate) subscriber: Subscriber,
+    pub(crate) rows: Rc<Rows>,
     /// What the manager has sent last, and the newest generation the agent has acknowledged.
     pub(crate) sent: Option<Rc<NodeAssignment>>,
     pub(crate) applied: u64,
@@ -47,7 +51,9 @@ pub(crate) enum Up {
 
 /// From manager to agent.
 pub(crate) enum Down {
-    Assignment(Rc<NodeAssignment>),
+    /// Put together already, with the rows it was put together of: differences arrive in order, and one
+    /// that is overtaken while the way is shut is in the next.
+    Assignment(Rc<NodeAssignment>, Rc<Rows>),
     /// The roots to trust.
     Trust(Vec<String>),
     /// The root the node's certificate is to be of.
@@ -71,7 +77,7 @@ impl Up {
 impl Down {
     pub(crate) fn digest(&self) -> u64 {
         match self {
-            Down::Assignment(a) => a.generation << 8 | a.tasks.len() as u64,
+            Down::Assignment(a, _) => a.generation << 8 | a.tasks.len() as u64,
             Down::Trust(roots) => roots.len() as u64,
             Down::Renew(_) => 3,
             Down::Closed => 0,
@@ -89,6 +95,8 @@ impl Conn {
             agent_open: true,
             manager_open: true,
             flowing: false,
+            subscriber: Subscriber::new(""),
+            rows: Rc::default(),
             sent: None,
             applied: 0,
             began: None,
@@ -139,9 +147,9 @@ impl World {
         let at = self.now + self.net.delay(from, to);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if !open || !conn.stalled_down.is_empty() {
-            if matches!(message, Down::Assignment(_)) {
+            if matches!(message, Down::Assignment(..)) {
                 // A place of one: a slow agent gets only the newest.
-                conn.stalled_down.retain(|m| !matches!(m, Down::Assignment(_)));
+                conn.stalled_down.retain(|m| !matches!(m, Down::Assignment(..)));
             }
             return conn.stalled_down.push(message);
         }

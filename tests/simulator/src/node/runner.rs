@@ -6,8 +6,12 @@ use crate::{
     time::{MINUTE, MS, Ns, SEC},
     world::World,
 };
-use shoal_model::{NodeAssignment, TaskState};
-use std::{mem, rc::Rc};
+use shoal_model::{
+    DependencyKind, NodeAssignment, Payload, Task, TaskState,
+    bugs::{self, Bug},
+    references,
+};
+use std::{mem, rc::Rc, sync::Arc};
 
 /// From when a task is no longer a backend until its container is told to stop.
 const DRAIN: Ns = 500 * MS;
@@ -27,7 +31,14 @@ pub(super) enum Order {
 impl Order {
     fn desired(&self) -> Option<TaskState> {
         match self {
-            Order::Assigned(all, at) => all.tasks.get(*at).map(|t| t.task.desired),
+            Order::Assigned(..) => self.task().map(|task| task.desired),
+            Order::Gone => None,
+        }
+    }
+
+    fn task(&self) -> Option<&Task> {
+        match self {
+            Order::Assigned(all, at) => all.tasks.get(*at).map(|t| &t.task),
             Order::Gone => None,
         }
     }
@@ -40,12 +51,16 @@ impl Order {
 pub(crate) struct Runner {
     order: Order,
     stage: Stage,
+    /// What its container is to have in files.
+    files: Vec<Arc<Payload>>,
     /// Number of the step under way; events of earlier ones are void.
     step: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
+    /// What the task refers to is not told before the next session.
+    Waiting,
     Preparing {
         fails: bool,
     },
@@ -76,7 +91,7 @@ impl World {
             return self.look_at_order(host, task);
         }
         let gone = order.desired().is_none();
-        let runner = Runner { order, stage: Stage::Ended, step: 0 };
+        let runner = Runner { order, stage: Stage::Ended, files: Vec::new(), step: 0 };
         self.agents[host].runners.insert(task.clone(), runner);
         if !gone {
             self.live(host, task);
@@ -108,13 +123,57 @@ impl World {
                 }
                 self.report(host, task, TaskState::Accepted, "accepted", "");
                 self.report(host, task, TaskState::Preparing, "preparing", "");
+                self.prepare(host, task);
+            }
+        }
+    }
+
+    /// Prepares a task when all is there that it refers to. It is in no file: after a restart it takes a
+    /// session to know.
+    fn prepare(&mut self, host: usize, task: &Rc<str>) {
+        match self.supplies(host, task) {
+            Ok(files) => {
+                if let Some(runner) = self.agents[host].runners.get_mut(task) {
+                    runner.files = files;
+                }
                 let broken = self.calm.is_none() && self.image(host, task) == Image::Broken;
                 let broken = broken && (self.config.fault_gap < MINUTE || self.dice.chance(300));
                 let fails = broken || self.mishap(self.config.runtime.unprepared);
                 let takes = self.takes(5 * MS, 300 * MS);
                 self.step(host, task, Stage::Preparing { fails }, takes);
             }
+            Err(_) if !self.agents[host].told => {
+                let stage = self.agents[host].runners.get(task).map(|r| r.stage);
+                if stage != Some(Stage::Waiting) {
+                    self.stats.add(Count::TasksWaited);
+                }
+                self.rest(host, task, Stage::Waiting);
+            }
+            Err((kind, id)) => {
+                self.stats.add(Count::TasksMissed);
+                self.checks.refused(task, kind, &id);
+                self.finish(host, task, TaskState::Rejected, &format!("{kind} not found: {id}"));
+            }
         }
+    }
+
+    /// What a task refers to; else the first of it that this node was not told.
+    fn supplies(
+        &self,
+        host: usize,
+        task: &str,
+    ) -> Result<Vec<Arc<Payload>>, (DependencyKind, String)> {
+        let agent = &self.agents[host];
+        let task = agent.runners.get(task).and_then(|runner| runner.order.task());
+        let mut files = Vec::new();
+        for (kind, id) in task.into_iter().flat_map(|task| references(&task.spec)) {
+            match agent.knows().find(|known| known.kind == kind && known.id == id) {
+                Some(known) => files.push(known.clone()),
+                None if bugs::active(Bug::StartWithout) => {}
+                None => return Err((kind, id.to_owned())),
+            }
+        }
+        Ok(files)
     }
 
     /// Something that goes wrong only while there are faults.
@@ -162,8 +221,12 @@ impl World {
             }
             Stage::Preparing { fails: false } => {
                 let id = self.next_serial();
-                let container = Container { id, state: ContainerState::Created, netns: true };
-                self.agents[host].containers.insert(task.clone(), container);
+                let agent = &mut self.agents[host];
+                let files = agent.runners.get_mut(task).map(|r| mem::take(&mut r.files));
+                let files = files.unwrap_or_default();
+                let state = ContainerState::Created;
+                let container = Container { id, state, netns: true, files };
+                agent.containers.insert(task.clone(), container);
                 self.report(host, task, TaskState::Ready, "prepared", "");
                 self.rest(host, task, Stage::Prepared);
                 self.look_at_order(host, task);
@@ -177,8 +240,15 @@ impl World {
                 let image = self.image(host, task);
                 let gap = self.config.fault_gap;
                 let end = image.end(&mut self.dice, gap, self.calm.is_some());
-                let Some(container) = self.agents[host].containers.get_mut(task) else { return };
+                let agent = &mut self.agents[host];
+                let Some(container) = agent.containers.get_mut(task) else { return };
                 container.state = ContainerState::Running;
+                if !container.files.is_empty() {
+                    self.stats.add(Count::TasksSupplied);
+                }
+                if let Some(task) = agent.runners.get(task).and_then(|r| r.order.task()) {
+                    self.checks.supplied(task, &container.files);
+                }
                 let container = container.id;
                 if let Some((after, code)) = end {
                     self.after(after, Event::Exit { host, container, code });
@@ -202,7 +272,7 @@ impl World {
                 self.signal(host, task, Stage::Erasing { draining: false });
             }
             Stage::Erasing { draining: false } => self.erased(host, task),
-            Stage::Prepared | Stage::Running | Stage::Ended => {}
+            Stage::Waiting | Stage::Prepared | Stage::Running | Stage::Ended => {}
         }
     }
 
@@ -249,6 +319,13 @@ impl World {
             _ => "started",
         };
         self.report(host, task, state, message, err);
+        let agent = &mut self.agents[host];
+        if let Some(container) = agent.containers.get_mut(task) {
+            container.files.clear();
+        }
+        if let Some(runner) = agent.runners.get_mut(task) {
+            runner.files.clear();
+        }
         let plugged = self.agents[host].containers.get(task).is_some_and(|c| c.netns);
         if plugged {
             self.step(host, task, Stage::Lingering, LINGER);
@@ -266,7 +343,10 @@ impl World {
             agent.containers.get(task).is_some_and(|c| c.state == ContainerState::Running);
         let (stop, desired) = (runner.order.tells_to_stop(), runner.order.desired());
         match runner.stage {
-            Stage::Prepared if stop => self.finish(host, task, TaskState::Shutdown, ""),
+            Stage::Waiting | Stage::Prepared if stop => {
+                self.finish(host, task, TaskState::Shutdown, "");
+            }
+            Stage::Waiting => self.prepare(host, task),
             Stage::Prepared if desired.is_some_and(|d| d >= TaskState::Running) => {
                 self.report(host, task, TaskState::Starting, "starting", "");
                 let fails = self.mishap(self.config.runtime.unstarted);

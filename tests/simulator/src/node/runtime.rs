@@ -3,6 +3,8 @@ use crate::{
     dice::Dice,
     time::{MINUTE, MS, Ns, SEC},
 };
+use shoal_model::Payload;
+use std::sync::Arc;
 
 /// A container on a host.
 pub(crate) struct Container {
@@ -10,6 +12,8 @@ pub(crate) struct Container {
     pub(crate) state: ContainerState,
     /// Whether its network namespace is there: a host that lost its power has none left.
     pub(crate) netns: bool,
+    /// Secrets and configs in its files, which are in memory and go when it ends.
+    pub(crate) files: Vec<Arc<Payload>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +26,7 @@ pub(crate) enum ContainerState {
 impl Container {
     pub(crate) fn lose_power(&mut self) {
         self.netns = false;
+        self.files.clear();
         if self.state == ContainerState::Running {
             self.state = ContainerState::Exited(255);
         }

@@ -165,6 +165,26 @@ fn a_move_that_fails_changes_nothing_and_is_not_tried_again_for_a_while() {
 }
 
 #[test]
+fn a_moved_task_that_ends_before_the_old_one_is_told_to_stop_is_followed_by_none() {
+    for lost in [false, true] {
+        let mut world = uneven(6, switch_on);
+        let before: Vec<String> = world.running("web").iter().map(|t| t.id.clone()).collect();
+        world.settle();
+        let id = moves(&world)[0].id.clone();
+        world.end(&id, TaskState::Running);
+        if lost {
+            world.set_node("n3", |n| n.status.state = NodeState::Down);
+        } else {
+            world.end(&id, TaskState::Rejected);
+        }
+        world.run();
+        let wanted = world.tasks("web").into_iter().filter(|t| t.desired <= TaskState::Running);
+        let after: Vec<String> = wanted.map(|t| t.id.clone()).collect();
+        assert_eq!(after, before, "lost: {lost}");
+    }
+}
+
+#[test]
 fn only_nodes_that_may_take_the_task_count() {
     let mut world = uneven(6, |s| {
         switch_on(s);
