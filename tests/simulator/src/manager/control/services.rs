@@ -61,9 +61,9 @@ pub(super) fn update(
 
 /// What it refers to is there, and each reference has a file of its own.
 fn check_dependencies(state: &State, spec: &docker::ServiceSpec) -> Result<(), Refusal> {
-    let template = spec.task_template.iter();
+    let mut template = spec.task_template.iter();
     let check = |t| check_references(t).and_then(|()| check_existence(state, t));
-    template.map(check).collect::<Result<(), _>>().map_err(|_| Refusal::Other)
+    template.try_for_each(check).map_err(|_| Refusal::Other)
 }
 
 /// What a new specification changes for the tasks.
