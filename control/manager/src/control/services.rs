@@ -136,6 +136,6 @@ impl Manager {
 
 /// What a service refers to must be there.
 fn check_dependencies(state: &State, spec: &docker::ServiceSpec) -> Result<(), ControlError> {
-    let template = spec.task_template.iter();
-    template.map(|t| check_existence(state, t)).collect::<Result<(), _>>().map_err(|e| refused(&e))
+    let mut template = spec.task_template.iter();
+    template.try_for_each(|t| check_existence(state, t)).map_err(|e| refused(&e))
 }
