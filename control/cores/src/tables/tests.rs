@@ -1,8 +1,12 @@
 use super::*;
-use crate::{Revision, assignment, testing::World};
+use crate::{
+    Revision,
+    assignment::{alive, assignment},
+    testing::World,
+};
 use proptest::prelude::*;
 use shoal_model::{
-    Availability, Change, Dependency, Difference, Meta, Object, Rows, TaskState,
+    Availability, Change, Dependency, Difference, Meta, NodeState, Object, Rows, Task, TaskState,
     docker::{self, EndpointPortConfig, EndpointSpec},
 };
 use std::sync::Arc;

@@ -1,0 +1,184 @@
+//! What a node is told of the rows: all of them, or what changed since it was told last.
+use super::{OfNode, Tables, Written, shelf::write};
+use crate::assignment::{assigned, payload};
+use shoal_model::{
+    Row, RowKey, State,
+    bugs::{self, Bug},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// A node and what it was told last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscriber {
+    node: String,
+    base: Option<u64>,
+    joined: BTreeSet<String>,
+    /// Sections it has of an earlier session, with their digests: networks by id, empty for the other
+    /// nodes.
+    known: BTreeMap<String, u64>,
+}
+
+impl Subscriber {
+    /// A node that knows nothing yet.
+    pub fn new(node: impl Into<String>) -> Subscriber {
+        let (joined, known) = (BTreeSet::new(), BTreeMap::new());
+        Subscriber { node: node.into(), base: None, joined, known }
+    }
+
+    /// What it has of an earlier session need not be told again, if it is still so.
+    pub fn has(&mut self, known: BTreeMap<String, u64>) {
+        self.known = known;
+    }
+
+    /// The node does not have what it was told: it gets the whole again.
+    pub fn reset(&mut self) {
+        self.base = None;
+        self.known.clear();
+    }
+}
+
+/// A difference with its rows as they are sent: [`shoal_model::Difference`], written.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Delta {
+    /// Generation it is to be applied to; `None`: it is the whole.
+    pub base: Option<u64>,
+    /// Generation it makes.
+    pub generation: u64,
+    /// Sections the node has already, of a whole.
+    pub kept: Vec<String>,
+    /// Rows to remove first.
+    pub gone: Vec<RowKey>,
+    /// Rows to put.
+    pub rows: Vec<Written>,
+}
+
+impl Tables {
+    /// What a node is to be told now; `None` when it knows all, or is not in the cluster. It counts
+    /// as told. `state` is where the node's own tasks are read: the one followed last, or a later one
+    /// (which says of them what the node is told anyway, a moment later).
+    pub fn difference(&self, state: &State, to: &mut Subscriber) -> Option<Delta> {
+        if to.base == Some(self.version) {
+            return None;
+        }
+        let present = |n: &&OfNode| n.shelf.version_of(&RowKey::Node).is_some();
+        let Some(own) = self.nodes.get(&to.node).filter(present) else {
+            to.reset(); // should it be there again, it gets the whole
+            return None;
+        };
+        let changed = |base| self.changed(state, to, own, base);
+        let part = to.base.filter(|base| *base >= self.origin).and_then(changed);
+        let delta = match part {
+            Some(part) if part.gone.is_empty() && part.rows.is_empty() => return None,
+            Some(part) => part,
+            None => self.whole(state, to, own),
+        };
+        to.base = Some(self.version);
+        to.known.clear();
+        if !to.joined.iter().eq(self.joined_by(own)) {
+            to.joined = self.joined_by(own).cloned().collect();
+        }
+        Some(delta)
+    }
+
+    /// Networks a node takes part in, in order: those of its tasks, and the routing mesh's.
+    fn joined_by<'a>(&'a self, own: &'a OfNode) -> impl Iterator<Item = &'a String> {
+        let ingress = self.ingress.as_ref().filter(|id| !own.joined.contains_key(*id));
+        let before = move |id: &&String| ingress.is_none_or(|ingress| *id < ingress);
+        let (first, rest) = (own.joined.keys(), own.joined.keys());
+        let others = self.networks.keys().filter(|_| bugs::active(Bug::TellAllNetworks));
+        first.take_while(before).chain(ingress).chain(rest.skip_while(before)).chain(others)
+    }
+
+    fn joins(&self, own: &OfNode, network: &String) -> bool {
+        own.joined.contains_key(network)
+            || self.ingress.as_ref() == Some(network)
+            || bugs::active(Bug::TellAllNetworks)
+    }
+
+    fn whole(&self, state: &State, to: &Subscriber, own: &OfNode) -> Delta {
+        let mut delta = Delta { generation: self.version, ..Delta::default() };
+        delta.rows.extend(own.shelf.all().map(|(_, row)| row.clone()));
+        let left_out = |key: &RowKey| {
+            bugs::active(Bug::KeepBackSecrets)
+                && !to.known.is_empty()
+                && matches!(key, RowKey::Dependency(..))
+        };
+        let own_rows = own.own.all().filter(|(key, _)| !left_out(key));
+        delta.rows.extend(own_rows.filter_map(|(key, _)| own_row(state, key)));
+        let myself = RowKey::Peer(to.node.clone());
+        if to.known.get("") == Some(&self.peers.digest_without(&myself)) {
+            delta.kept.push(String::new());
+        } else {
+            let peers = self.peers.all().filter(|(key, _)| **key != myself);
+            delta.rows.extend(peers.map(|(_, row)| row.clone()));
+        }
+        for id in self.joined_by(own) {
+            let Some(network) = self.networks.get(id) else { continue };
+            if to.known.get(id) == Some(&network.shelf.digest()) {
+                delta.kept.push(id.clone());
+            } else {
+                delta.rows.extend(network.shelf.all().map(|(_, row)| row.clone()));
+            }
+        }
+        delta
+    }
+
+    /// `None` when a shelf all nodes have, or the node's own, does not remember enough.
+    fn changed(&self, state: &State, to: &Subscriber, own: &OfNode, base: u64) -> Option<Delta> {
+        let mut delta = Delta { base: Some(base), generation: self.version, ..Delta::default() };
+        let left = to.joined.iter().filter(|id| !self.joins(own, id));
+        delta.gone.extend(left.cloned().map(RowKey::Network));
+        let put = |changed: Vec<(&RowKey, Option<&Written>)>, delta: &mut Delta| {
+            for (key, row) in changed.into_iter().filter(|(key, _)| !is_self(key, &to.node)) {
+                match row {
+                    Some(row) => delta.rows.push(row.clone()),
+                    None => delta.gone.push(key.clone()),
+                }
+            }
+        };
+        put(self.peers.since(base)?, &mut delta);
+        put(own.shelf.since(base)?, &mut delta);
+        for (key, row) in own.own.since(base)? {
+            match row {
+                Some(_) => delta.rows.extend(own_row(state, key)),
+                None => delta.gone.push(key.clone()),
+            }
+        }
+        for id in self.joined_by(own) {
+            let Some(network) = self.networks.get(id) else {
+                if to.joined.contains(id) {
+                    delta.gone.push(RowKey::Network(id.clone()));
+                }
+                continue;
+            };
+            match network.shelf.since(base).filter(|_| to.joined.contains(id)) {
+                Some(changed) => put(changed, &mut delta),
+                None => {
+                    if to.joined.contains(id) {
+                        delta.gone.push(RowKey::Network(id.clone()));
+                    }
+                    delta.rows.extend(network.shelf.all().map(|(_, row)| row.clone()));
+                }
+            }
+        }
+        Some(delta)
+    }
+}
+
+/// A row that only its node gets. `None` when what it is about is gone already, which is told next.
+fn own_row(state: &State, key: &RowKey) -> Option<Written> {
+    let row = match key {
+        RowKey::Task(id) => Row::Task(Box::new(assigned(state, state.tasks.get(id)?))),
+        RowKey::Dependency(kind, id) => Row::Dependency(Arc::new(payload(state, *kind, id)?)),
+        _ => return None,
+    };
+    Some(write(&row))
+}
+
+/// A node is no peer of its own.
+fn is_self(key: &RowKey, node: &str) -> bool {
+    matches!(key, RowKey::Peer(peer) if peer == node)
+}
