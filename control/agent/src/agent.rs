@@ -93,6 +93,8 @@ impl Agent {
         let status = plane.start_net().await.context("cannot start the overlay")?;
         let crew = Arc::new(Crew {
             node_id,
+            description: config.description.clone(),
+            payloads: watch::Sender::new(None),
             runtime,
             plane: Arc::clone(&plane),
             reports: Reports::default(),

@@ -1,6 +1,8 @@
 //! From a task to the container that runs it. Pure.
+use crate::files::{Payloads, files};
 use shoal_containers::{ContainerSpec, HealthSpec, LogLimits, Mount};
-use shoal_model::{AssignedTask, GenericResource, docker};
+use shoal_cores::template::{Context, expand_container};
+use shoal_model::{AssignedTask, GenericResource, NodeDescription, docker};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 /// Labels Docker puts on the containers of tasks.
@@ -13,15 +15,29 @@ const TASK_NAME_LABEL: &str = "com.docker.swarm.task.name";
 /// Docker's default stop grace period of a service.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
+/// The node a container is for.
+#[derive(Clone, Copy)]
+pub(crate) struct On<'a> {
+    pub(crate) node_id: &'a str,
+    pub(crate) description: &'a NodeDescription,
+    /// What it was told of secrets and configs.
+    pub(crate) payloads: &'a Payloads,
+}
+
 /// The container of `assigned`; `id` is its new container id. An error is the task's rejection.
 pub(crate) fn container_spec(
     assigned: &AssignedTask,
     id: String,
-    node_id: &str,
+    on: On<'_>,
     netns: PathBuf,
 ) -> Result<ContainerSpec, String> {
+    let On { node_id, description, payloads } = on;
     let task = &assigned.task;
-    let spec = task.spec.container_spec.clone().unwrap_or_default();
+    let mut spec = task.spec.container_spec.clone().unwrap_or_default();
+    let platform = (description.os.as_str(), description.architecture.as_str());
+    let context = Context::new(assigned, node_id, &description.hostname, platform);
+    expand_container(&mut spec, &context).map_err(|e| e.to_string())?;
+    let files = files(&spec, &context, payloads)?;
     let image = spec.image.unwrap_or_default();
     if image.is_empty() {
         return Err("the service names no image".to_owned());
@@ -49,7 +65,7 @@ pub(crate) fn container_spec(
         resolv_conf: Some(resolv_conf(&dns)),
         hosts,
         mounts: mounts(spec.mounts.unwrap_or_default())?,
-        files: Vec::new(),
+        files,
         read_only: spec.read_only.unwrap_or(false),
         tty: spec.tty.unwrap_or(false),
         open_stdin: spec.open_stdin.unwrap_or(false),

@@ -4,6 +4,7 @@
 mod agent;
 mod container;
 mod dispatch;
+mod files;
 mod handshakes;
 mod inbox;
 mod join;

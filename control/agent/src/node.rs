@@ -1,5 +1,6 @@
 //! The node behind a session: its assignments go to the dispatcher, its logs come from the runtime.
 use crate::{
+    files::Payloads,
     inbox::{Inbox, News},
     logs,
     reports::Reports,
@@ -37,6 +38,8 @@ impl Body for Node {
         let known = self.assignments.borrow().as_ref().map_or(0, |a| a.generation);
         match inbox.take(part, known)? {
             Some(News::Assignment(assignment)) => {
+                // Before the tasks that use them.
+                self.crew.payloads.send_replace(Some(Payloads::of(&assignment)));
                 self.assignments.send_replace(Some(Arc::new(assignment)));
                 Ok(None)
             }

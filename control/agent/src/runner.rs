@@ -9,7 +9,8 @@
 //! One that becomes unhealthy is stopped, and is `Failed`.
 //! When the runner is cancelled (the daemon ends) the container goes on; a later runner takes it up.
 use crate::{
-    container::{TASK_LABEL, container_spec},
+    container::{On, TASK_LABEL, container_spec},
+    files::{Payloads, needs_files},
     handshakes,
     plane::Plane,
     reports::Reports,
@@ -18,7 +19,8 @@ use shoal_containers::{
     ContainerInfo, ContainerState, ExitStatus, Health, HealthStatus, Runtime, new_id,
 };
 use shoal_model::{
-    AssignedTask, ContainerStatus, NodeAssignment, TaskState, TaskStatus, Timestamp,
+    AssignedTask, ContainerStatus, NodeAssignment, NodeDescription, TaskState, TaskStatus,
+    Timestamp,
 };
 use std::{
     collections::BTreeSet,
@@ -48,6 +50,9 @@ pub(crate) enum Order {
 /// What runners share.
 pub(crate) struct Crew {
     pub(crate) node_id: String,
+    pub(crate) description: NodeDescription,
+    /// Secrets and configs of tasks here; nothing until a manager has told them. In memory alone.
+    pub(crate) payloads: watch::Sender<Option<Payloads>>,
     pub(crate) runtime: Runtime,
     pub(crate) plane: Arc<Plane>,
     pub(crate) reports: Reports,
@@ -143,7 +148,7 @@ impl Crew {
                 self.erase_container(container.take().as_deref()).await;
                 told(orders)?;
                 self.report(task, TaskState::Accepted, "accepted", "", None);
-                let id = self.prepare(&assigned, container).await?;
+                let id = self.prepare(&assigned, orders, container).await?;
                 self.report(task, TaskState::Ready, "prepared", "", None);
                 self.until_wanted(orders).await?;
                 self.report(task, TaskState::Starting, "starting", "", None);
@@ -191,19 +196,43 @@ impl Crew {
     async fn prepare(
         &self,
         assigned: &AssignedTask,
+        orders: &mut watch::Receiver<Order>,
         container: &mut Option<String>,
     ) -> Result<String, Stop> {
         let task = &assigned.task;
         self.report(&task.id, TaskState::Preparing, "preparing", "", None);
         let rejected = |reason: String| Stop::Ended(TaskState::Rejected, reason);
+        let payloads = self.payloads_for(assigned, orders).await?;
         let mtu = self.plane.mtu().await;
         let netns = self.plane.plug(assigned, mtu).await;
         let netns = netns.map_err(|e| rejected(format!("cannot attach networks: {e:#}")))?;
         let id = new_id();
-        let spec = container_spec(assigned, id.clone(), &self.node_id, netns).map_err(rejected)?;
+        let (node_id, description) = (self.node_id.as_str(), &self.description);
+        let on = On { node_id, description, payloads: &payloads };
+        let spec = container_spec(assigned, id.clone(), on, netns).map_err(rejected)?;
         self.runtime.create(spec).await.map_err(|e| rejected(e.to_string()))?;
         *container = Some(id.clone());
         Ok(id)
+    }
+
+    /// What the node was told of secrets and configs. A task that uses some waits for a manager to tell
+    /// them: after a restart of the daemon they are on no disk.
+    async fn payloads_for(
+        &self,
+        assigned: &AssignedTask,
+        orders: &mut watch::Receiver<Order>,
+    ) -> Result<Payloads, Stop> {
+        if !needs_files(&assigned.task.spec) {
+            return Ok(Payloads::default());
+        }
+        let mut told = self.payloads.subscribe();
+        let payloads = tokio::select! {
+            () = until_told(orders) => return Err(Stop::Told),
+            // The sender is ours: it does not end before.
+            told = told.wait_for(Option::is_some) => told.ok().and_then(|told| told.clone()),
+        };
+        self::told(orders)?;
+        Ok(payloads.unwrap_or_default())
     }
 
     /// A replacement is prepared early and started when its delay is over.

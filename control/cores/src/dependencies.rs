@@ -193,8 +193,8 @@ pub fn check_references(spec: &docker::TaskSpec) -> Result<(), DependencyError> 
                 return malformed(format!(" '{name}', the {what} {owner:?} is not a number"));
             }
         }
-        if mode.is_some_and(|mode| mode > 0o7777) {
-            return malformed(format!(" '{name}', the mode has more than permission bits"));
+        if mode.is_some_and(|mode| mode > 0o777) {
+            return malformed(format!(" '{name}', the mode has more than permission bits (0777)"));
         }
         if let Some(first) = files.insert(path, name) {
             let (first, second) = (first.to_owned(), name.to_owned());

@@ -29,6 +29,7 @@ mod storm;
 mod subnets;
 mod tables;
 mod tally;
+pub mod template;
 #[cfg(test)]
 mod testing;
 

@@ -5,7 +5,8 @@ use crate::{
     error::{invalid, not_found},
 };
 use shoal_cores::{
-    Constraint, PortWish, SpreadDescriptor, check_references, network_of, port_wishes, uses_vip,
+    Constraint, PortWish, SpreadDescriptor, check_references, network_of, port_wishes,
+    template::check_service, uses_vip,
 };
 use shoal_model::{ControlError, ObjectKind, State, docker};
 use std::collections::BTreeSet;
@@ -52,7 +53,9 @@ pub(crate) fn service(spec: &docker::ServiceSpec) -> Verdict {
     name(spec.name.as_deref().unwrap_or_default())?;
     let template = spec.task_template.as_ref();
     let template = template.ok_or_else(|| invalid("TaskSpec: missing in service spec"))?;
-    task(template)?;
+    // Its fields are judged as a task would have them.
+    let expanded = check_service(spec).map_err(invalid)?;
+    task(template, &expanded)?;
     mode(spec)?;
     endpoint(spec)?;
     if let Some(update) = &spec.update_config {
@@ -72,14 +75,14 @@ pub(crate) fn service(spec: &docker::ServiceSpec) -> Verdict {
     Ok(())
 }
 
-fn task(template: &docker::TaskSpec) -> Verdict {
+fn task(template: &docker::TaskSpec, expanded: &docker::TaskSpecContainerSpec) -> Verdict {
     absent(template.plugin_spec.is_some(), "TaskTemplate.PluginSpec")?;
     absent(template.network_attachment_spec.is_some(), "TaskTemplate.NetworkAttachmentSpec")?;
     let runtime = template.runtime.as_deref().unwrap_or_default();
     absent(!["", "container"].contains(&runtime), &format!("TaskTemplate.Runtime {runtime:?}"))?;
     check_references(template).map_err(|refusal| refused(&refusal))?;
-    let container = template.container_spec.as_ref();
-    self::container(container.ok_or_else(|| invalid("ContainerSpec: missing in service spec"))?)?;
+    check(template.container_spec.is_some(), "ContainerSpec: missing in service spec")?;
+    container(expanded)?;
     if let Some(resources) = &template.resources {
         self::resources(resources)?;
     }
@@ -149,8 +152,6 @@ fn container(spec: &docker::TaskSpecContainerSpec) -> Verdict {
         (-1000..=1000).contains(&adjusted),
         "ContainerSpec: OomScoreAdj must be from -1000 to 1000",
     )?;
-    let templated = spec.env.iter().flatten().chain(&spec.hostname).find(|t| t.contains("{{"));
-    absent(templated.is_some(), &format!("a template in {:?}", templated.map_or("", |t| t)))?;
     let mut targets = BTreeSet::new();
     for mount in spec.mounts.iter().flatten() {
         self::mount(mount)?;
@@ -190,10 +191,6 @@ fn mount(mount: &docker::Mount) -> Verdict {
     check(
         target.starts_with('/'),
         format!("invalid mount target, must be an absolute path: {target}"),
-    )?;
-    absent(
-        target.contains("{{") || source.contains("{{"),
-        &format!("a template in the mount at {target}"),
     )?;
     match mount.typ {
         Some(docker::MountType::BIND) => {

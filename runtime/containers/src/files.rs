@@ -42,7 +42,8 @@ impl FileContent {
         Self(Some(bytes))
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The bytes; none once `create` has taken them.
+    pub fn bytes(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |bytes| (**bytes).as_ref())
     }
 }

@@ -124,7 +124,9 @@ async fn a_secret_is_on_no_disk_and_gone_when_its_container_has_ended() {
     let error = runtime.start(&id).await.unwrap_err().to_string();
     assert!(error.contains("are gone") && error.contains(&id[..12]), "{error}");
     runtime.remove(&id, false).await.unwrap();
-    assert_eq!(fs::read_dir(home.dir.path().join("run")).unwrap().count(), 0);
+    let left: Vec<_> =
+        fs::read_dir(home.dir.path().join("run")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(left, Vec::<PathBuf>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,7 +191,8 @@ async fn a_new_daemon_leaves_running_containers_their_files() {
         runtime.remove(id, true).await.unwrap();
     }
     assert_eq!(home.file_mounts(), Vec::<PathBuf>::new());
-    assert_eq!(fs::read_dir(home.dir.path().join("run")).unwrap().count(), 0);
+    // (The first daemon's watch over `up` goes on here, and may make its folder again.)
+    assert!(!orphan.parent().unwrap().exists(), "what belongs to no container goes");
 }
 
 /// Tells the next test's second program which runtime to be the daemon of: its folder, its cgroup.
@@ -236,7 +239,9 @@ async fn a_daemon_killed_at_any_moment_leaves_whole_files_or_none() {
             runtime.remove(&container.id, true).await.unwrap();
         }
         assert_eq!(home.file_mounts(), Vec::<PathBuf>::new());
-        assert_eq!(fs::read_dir(home.dir.path().join("run")).unwrap().count(), 0);
+        let left: Vec<_> =
+            fs::read_dir(home.dir.path().join("run")).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(left, Vec::<PathBuf>::new());
         assert_eq!(leaks(home.dir.path()), Vec::<PathBuf>::new());
     }
     assert!(seen.contains_key("whole"), "no container was made: {seen:?}");

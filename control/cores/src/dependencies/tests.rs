@@ -120,7 +120,7 @@ fn each_reference_has_a_file_of_its_own() {
     let mut odd_owner = secret("a");
     odd_owner["File"]["UID"] = json!("www");
     let mut odd_mode = secret("a");
-    odd_mode["File"]["Mode"] = json!(0o10000);
+    odd_mode["File"]["Mode"] = json!(0o4755);
     for (secrets, configs, refusal) in [
         (
             json!([secret("key"), secret("/etc/key")]),
