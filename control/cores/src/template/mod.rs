@@ -33,6 +33,7 @@ mod parser;
 mod printf;
 #[cfg(test)]
 mod tests;
+mod texts;
 mod value;
 
 pub use container::{check_service, expand_container};
