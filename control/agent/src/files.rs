@@ -17,6 +17,13 @@ impl Payloads {
         Payloads(all.map(|one| ((one.kind, one.id.clone()), Arc::clone(one))).collect())
     }
 
+    /// Whether all is there that a task refers to.
+    pub(crate) fn has_all(&self, spec: &docker::TaskSpec) -> bool {
+        let container = spec.container_spec.as_ref();
+        let mut all = container.into_iter().flat_map(references);
+        all.all(|reference| self.get(&reference).is_ok())
+    }
+
     fn get(&self, reference: &Reference<'_>) -> Result<&Arc<Payload>, String> {
         let Reference { kind, id, name, .. } = reference;
         let found = self.0.get(&(*kind, (*id).to_owned()));
@@ -49,29 +56,30 @@ fn references(spec: &docker::TaskSpecContainerSpec) -> Vec<Reference<'_>> {
     fn text(text: &Option<String>) -> &str {
         text.as_deref().unwrap_or_default()
     }
-    let secrets = spec.secrets.iter().flatten().filter_map(|secret| {
-        let file = secret.file.as_ref()?;
-        Some(Reference {
+    // Without a file, which the manager refuses, there is no target, which the runtime refuses.
+    let secrets = spec.secrets.iter().flatten().map(|secret| {
+        let file = secret.file.as_ref();
+        Reference {
             kind: DependencyKind::Secret,
             id: text(&secret.secret_id),
             name: text(&secret.secret_name),
-            target: text(&file.name),
-            uid: text(&file.uid),
-            gid: text(&file.gid),
-            mode: file.mode.unwrap_or(MODE),
-        })
+            target: file.map_or("", |f| text(&f.name)),
+            uid: file.map_or("", |f| text(&f.uid)),
+            gid: file.map_or("", |f| text(&f.gid)),
+            mode: file.and_then(|f| f.mode).unwrap_or(MODE),
+        }
     });
-    let configs = spec.configs.iter().flatten().filter_map(|config| {
-        let file = config.file.as_ref()?;
-        Some(Reference {
+    let configs = spec.configs.iter().flatten().map(|config| {
+        let file = config.file.as_ref();
+        Reference {
             kind: DependencyKind::Config,
             id: text(&config.config_id),
             name: text(&config.config_name),
-            target: text(&file.name),
-            uid: text(&file.uid),
-            gid: text(&file.gid),
-            mode: file.mode.unwrap_or(MODE),
-        })
+            target: file.map_or("", |f| text(&f.name)),
+            uid: file.map_or("", |f| text(&f.uid)),
+            gid: file.map_or("", |f| text(&f.gid)),
+            mode: file.and_then(|f| f.mode).unwrap_or(MODE),
+        }
     });
     secrets.chain(configs).collect()
 }

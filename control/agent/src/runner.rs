@@ -35,6 +35,9 @@ use tokio::{
 /// How long a task told to stop waits at most until no node balances to it any more. A node that is
 /// down is waited for until it is known to be (3 s); 2 s more are for one that is slow.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a task waits at most to be told to stop when what it uses is gone: both are told together, and this
+/// node obeys one after the other.
+const WITHDRAWN: Duration = Duration::from_secs(1);
 /// How long an ended container's cable stays, so that its peers are refused, not left waiting.
 const LINGER: Duration = Duration::from_secs(3);
 
@@ -226,13 +229,20 @@ impl Crew {
             return Ok(Payloads::default());
         }
         let mut told = self.payloads.subscribe();
-        let payloads = tokio::select! {
-            () = until_told(orders) => return Err(Stop::Told),
+        let complete = async {
+            let has_all = |p: &Option<Payloads>| {
+                p.as_ref().is_some_and(|payloads| payloads.has_all(&assigned.task.spec))
+            };
             // The sender is ours: it does not end before.
-            told = told.wait_for(Option::is_some) => told.ok().and_then(|told| told.clone()),
+            let _ = told.wait_for(Option::is_some).await;
+            let _ = timeout(WITHDRAWN, told.wait_for(has_all)).await;
         };
+        tokio::select! {
+            () = until_told(orders) => return Err(Stop::Told),
+            () = complete => {}
+        }
         self::told(orders)?;
-        Ok(payloads.unwrap_or_default())
+        Ok(self.payloads.borrow().clone().unwrap_or_default())
     }
 
     /// A replacement is prepared early and started when its delay is over.

@@ -189,7 +189,9 @@ pub fn check_references(spec: &docker::TaskSpec) -> Result<(), DependencyError> 
         }
         for (what, owner) in [("UID", uid), ("GID", gid)] {
             let owner = owner.unwrap_or_default();
-            if !owner.is_empty() && owner.parse::<u32>().is_err() {
+            // The kernel takes the largest number for "as it is".
+            let number = owner.parse().is_ok_and(|number: u32| number != u32::MAX);
+            if !owner.is_empty() && !number {
                 return malformed(format!(" '{name}', the {what} {owner:?} is not a number"));
             }
         }

@@ -119,6 +119,8 @@ fn config(target: &str) -> Value {
 fn each_reference_has_a_file_of_its_own() {
     let mut odd_owner = secret("a");
     odd_owner["File"]["UID"] = json!("www");
+    let mut nobody = secret("a");
+    nobody["File"]["GID"] = json!("4294967295");
     let mut odd_mode = secret("a");
     odd_mode["File"]["Mode"] = json!(0o4755);
     for (secrets, configs, refusal) in [
@@ -159,6 +161,7 @@ fn each_reference_has_a_file_of_its_own() {
             json!([]),
             "malformed secret reference 'key', the UID \"www\" is not a number",
         ),
+        (json!([nobody]), json!([]), "malformed secret reference 'key', the GID"),
         (json!([odd_mode]), json!([]), "malformed secret reference 'key', the mode"),
     ] {
         let checked = check_references(&referring(secrets.clone(), configs.clone()));
