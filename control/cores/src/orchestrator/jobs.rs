@@ -81,9 +81,20 @@ fn of_iteration<'a>(service: &Service, slot: &[&'a Task]) -> Vec<&'a Task> {
 
 /// Tasks of earlier iterations that have not ended go; the others stay as history.
 fn finish_earlier(plan: &mut Plan<'_>, service: &Service, slot: &[&Task]) {
-    let earlier = |t: &&&Task| t.job_iteration != service.iteration();
-    let unfinished = slot.iter().filter(earlier).filter(|t| !t.status.state.is_terminal());
-    unfinished.for_each(|task| plan.remove(task));
+    for task in slot.iter().filter(|t| t.job_iteration != service.iteration()) {
+        if !task.status.state.is_terminal() {
+            plan.remove(task);
+        } else if may_linger(task) {
+            plan.retire(task);
+        }
+    }
+}
+
+/// Whether its node may have something of it until it is told to stop: what is rejected may be so by the
+/// manager, as the node does not suit it any more.
+fn may_linger(task: &Task) -> bool {
+    let state = task.status.state;
+    slots::is_live(task) && (!state.is_terminal() || state == TaskState::Rejected)
 }
 
 /// Tasks of earlier iterations go, and so do those of nodes that are gone.
@@ -110,8 +121,7 @@ fn tend<'a>(
 ) -> Option<Progress> {
     if slot.iter().any(|t| is_done(t)) && !bugs::active(Bug::RunAgain) {
         // One that took over from a task that was lost, and ended well after all.
-        let needless = live(slot).filter(|t| !t.status.state.is_terminal());
-        needless.for_each(|task| plan.retire(task));
+        slot.iter().filter(|t| may_linger(t)).for_each(|task| plan.retire(task));
         return Some(Progress::Done);
     }
     let Some(task) = live(slot).next() else {

@@ -317,3 +317,18 @@ fn a_slot_that_was_given_up_stays_so_when_the_end_of_its_lost_task_is_heard_of_l
     let wanted = world.tasks("job").into_iter().filter(|t| t.desired <= TaskState::Running);
     assert_eq!(wanted.map(|t| t.slot).collect::<Vec<_>>(), [1], "one at a time");
 }
+
+#[test]
+fn a_task_the_manager_has_rejected_is_told_to_stop_when_the_next_iteration_begins() {
+    let mut world = job(1, 2, None);
+    end_first(&mut world, TaskState::Failed);
+    let waits = |t: &&&Task| t.desired == TaskState::Ready;
+    let waiting = world.tasks("job").iter().find(waits).unwrap().id.clone();
+    assert_eq!(world.state.tasks[&waiting].status.state, TaskState::Ready, "prepared on its node");
+    world.end(&waiting, TaskState::Rejected);
+    world.settle();
+    assert_eq!(world.state.tasks[&waiting].desired, TaskState::Ready, "its delay is not over");
+    world.update("job");
+    world.settle();
+    assert_eq!(world.state.tasks[&waiting].desired, TaskState::Shutdown);
+}
