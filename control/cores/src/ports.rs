@@ -132,6 +132,7 @@ impl<'a> Ports<'a> {
             self.given.insert((wish.protocol, published), service);
             given.push(PublishedPort { protocol: wish.protocol, published, target: wish.target });
         }
+        given.extend(left.into_iter().filter(|_| bugs::active(Bug::KeepPort)));
         Ok(given)
     }
 }

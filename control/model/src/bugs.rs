@@ -54,6 +54,8 @@ bugs! {
     ReuseAddress,
     /// A published port is given to a second service.
     SharePort,
+    /// A service that publishes another port keeps the one before, too.
+    KeepPort,
     /// The most replicas of a service that a node may have are not looked at.
     ForgetMaxReplicas,
     /// What a stopping task reserves counts as free.

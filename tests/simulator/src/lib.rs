@@ -70,8 +70,8 @@ pub const PLAIN: u64 = 1 << 63;
 /// rest of the number decides as it did before there were.
 pub const EARLIER: u64 = 1 << 62;
 
-/// This bit makes a former seed of a seed: there are no secrets and configs in it, and the rest of the number
-/// decides as it did before there were.
+/// This bit makes a former seed of a seed: there are no secrets and configs in it, services publish the same
+/// for ever, and the rest of the number decides as it did before.
 pub const FORMER: u64 = 1 << 61;
 
 /// What of a seed is its number.

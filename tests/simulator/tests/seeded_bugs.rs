@@ -27,6 +27,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::RemoveUsed, &["versions", "secrets"], 60),
     Proof(Bug::ReuseAddress, &["addresses"], 60),
     Proof(Bug::SharePort, &["ports"], 60),
+    Proof(Bug::KeepPort, &["ports"], 60),
     Proof(Bug::ForgetMaxReplicas, &["capacity"], 60),
     Proof(Bug::FreeReservationsEarly, &["capacity"], 60),
     Proof(Bug::SkipConstraints, &["capacity"], 60),
