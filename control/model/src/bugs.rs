@@ -62,6 +62,8 @@ bugs! {
     FreeReservationsEarly,
     /// Placement constraints are not looked at.
     SkipConstraints,
+    /// A task stays on a node whose labels do not suit it any more.
+    LeaveUnsuited,
     /// A node that is drained gets tasks.
     IgnoreDrain,
     /// A replacement starts while its predecessor still runs.
@@ -127,6 +129,10 @@ bugs! {
     TrustRemovedNode,
     /// A worker's certificate does for a manager's.
     AcceptWorker,
+    /// A node that was demoted is obeyed as long as its certificate says that it is a manager.
+    ObeyDemoted,
+    /// A node keeps the certificate of the role it had.
+    KeepRole,
     /// A certificate is not renewed before it ends.
     NeverRenew,
     /// A node trusts the next root alone as soon as it hears of it.

@@ -8,7 +8,7 @@ use crate::{
     workload,
     world::World,
 };
-use shoal_model::Availability;
+use shoal_model::{Availability, Role};
 use std::collections::VecDeque;
 
 /// How long a client waits for an answer.
@@ -30,6 +30,8 @@ enum Errand {
     Service(String),
     /// A node takes tasks again.
     Node(String),
+    /// A node that does not come back is a worker again, as managers are not removed.
+    Demote(String),
     /// A node that does not come back is removed.
     Forget(String),
 }
@@ -171,7 +173,9 @@ impl World {
             // A rotation of the root waits for them.
             if self.identities.is_some() {
                 let is_gone = |id: &&String| self.agents.iter().all(|a| a.node_id != **id);
-                all.extend(state.nodes.keys().filter(is_gone).cloned().map(Errand::Forget));
+                for id in state.nodes.keys().filter(is_gone) {
+                    all.extend([Errand::Demote(id.clone()), Errand::Forget(id.clone())]);
+                }
             }
             self.clients[client].errands = Some(all);
         }
@@ -180,6 +184,14 @@ impl World {
             None => return,
             Some(Errand::Service(id)) => {
                 state.services.get(id).map(|service| workload::repair(state, service))
+            }
+            Some(Errand::Demote(id)) => {
+                let node = state.nodes.get(id).filter(|node| node.role == Role::Manager);
+                node.map(|node| Ask::SetRole {
+                    id: id.clone(),
+                    version: node.meta.version,
+                    role: Role::Worker,
+                })
             }
             Some(Errand::Forget(id)) => state
                 .nodes

@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub(crate) dependencies: Option<Dependencies>,
     /// Whether what services publish changes; in some seeds.
     pub(crate) republishes: bool,
+    /// Whether hosts that hold no log are promoted and demoted; in some seeds.
+    pub(crate) roles: bool,
     /// Certificates of nodes; `None` in most seeds: then everybody believes everybody.
     pub(crate) certificates: Option<Certificates>,
     /// Prefix length of networks: small ones run out of addresses.
@@ -215,6 +217,7 @@ impl Config {
             rebalance: Rebalance::of(seed),
             dependencies: Dependencies::of(seed),
             republishes: seed & FORMER == 0 && later(seed, 0x9047_5000).is_some(),
+            roles: seed & FORMER == 0 && later(seed, 0x401e_5000).is_some(),
             certificates: Certificates::of(seed),
             subnet_size: if dice.chance(300) { 28 } else { 24 },
             history: [5, 5, 2, 1, 0][dice.index(5)],

@@ -71,7 +71,7 @@ pub const PLAIN: u64 = 1 << 63;
 pub const EARLIER: u64 = 1 << 62;
 
 /// This bit makes a former seed of a seed: there are no secrets and configs in it, services publish the same
-/// for ever, and the rest of the number decides as it did before.
+/// for ever, roles do not change, and the rest of the number decides as it did before.
 pub const FORMER: u64 = 1 << 61;
 
 /// What of a seed is its number.

@@ -4,7 +4,7 @@ mod spec;
 mod updates;
 
 use crate::{config::Config, dice::Dice, manager::Ask, node::Image};
-use shoal_model::{Availability, Service, State, docker};
+use shoal_model::{Availability, Role, Service, State, docker};
 use spec::{change, new_service, republish, scale, set_image, set_rebalance};
 
 const SECOND: i64 = 1_000_000_000;
@@ -13,6 +13,12 @@ const SECOND: i64 = 1_000_000_000;
 pub(crate) fn think(config: &Config, state: &State, dice: &mut Dice) -> Option<Ask> {
     if config.certificates.is_some() && dice.chance(80) {
         return rotate(state, dice);
+    }
+    if config.roles && dice.chance(100) {
+        let nodes: Vec<_> = state.nodes.values().collect();
+        let node = dice.pick(&nodes)?;
+        let role = if node.role == Role::Worker { Role::Manager } else { Role::Worker };
+        return Some(Ask::SetRole { id: node.id.clone(), version: node.meta.version, role });
     }
     if let Some(config) = &config.dependencies
         && dice.chance(config.share)
@@ -97,6 +103,10 @@ pub(crate) fn renewed(state: &State, ask: Ask) -> Option<Ask> {
         Ask::UpdateNode { id, availability, zone, .. } => {
             let version = state.nodes.get(&id)?.meta.version;
             Some(Ask::UpdateNode { id, version, availability, zone })
+        }
+        Ask::SetRole { id, role, .. } => {
+            let version = state.nodes.get(&id)?.meta.version;
+            Some(Ask::SetRole { id, version, role })
         }
         Ask::LabelDependency { kind, id, label, .. } => {
             let version = state.dependencies(kind).get(&id)?.meta.version;

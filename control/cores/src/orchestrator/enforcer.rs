@@ -3,7 +3,10 @@
 //! Such a task is rejected, as if its node had done so; the restart policy of its service says what
 //! follows. On a paused node nothing is touched, and a drained one gives up its tasks anyway.
 use super::{plan::Plan, slots};
-use shoal_model::{Availability, Node, Service, Task, TaskState};
+use shoal_model::{
+    Availability, Node, Service, Task, TaskState,
+    bugs::{self, Bug},
+};
 
 /// Rejects what does not suit the node any more. Where resources do not suffice for all, the tasks
 /// that were there first stay.
@@ -22,6 +25,7 @@ pub(super) fn look(plan: &mut Plan<'_>, node: &str) {
     for task in tasks {
         let service = state.services.get(&task.service_id);
         let suits = service.is_none_or(|s| !is_settled(s, task, node) || plan.admits(s, node));
+        let suits = suits || bugs::active(Bug::LeaveUnsuited);
         if !suits || !free.take(task) {
             reject(plan, task);
         }

@@ -78,7 +78,8 @@ impl World {
         true
     }
 
-    /// A worker tries now and then what managers may do alone.
+    /// A worker tries now and then what managers may do alone; one that was a manager with the certificate it
+    /// had then.
     pub(crate) fn pretend(&mut self) {
         let Some(identities) = self.identities.as_mut().filter(|_| self.calm.is_none()) else {
             return;
@@ -89,15 +90,18 @@ impl World {
         let next = identities.dice.between(self.config.fault_gap / 8, self.config.fault_gap);
         self.after(next, Event::Pretend);
         let reaches = workers > 0 && self.hosts[worker].up && self.net.clear(worker, m);
-        if reaches && self.hosts[m].up && self.shake_hands(worker, m) && self.obeys(m, worker) {
-            let node = self.agents[worker].node_id.clone();
-            self.checks.acted_as_manager(&node, m);
+        if !reaches || !self.hosts[m].up || !self.shake_hands(worker, m) {
+            return;
+        }
+        let keeper = self.identities.as_ref().and_then(|i| i.keepers.get(worker));
+        let Some(shown) = keeper.and_then(|k| k.former.clone().or(k.tls.clone())) else { return };
+        if self.lets_in(m, &shown) && self.obeys(m, worker, &shown) {
+            self.check_obeyed(&shown, m);
         }
     }
 
     /// Whether a manager does what a host asks for as a manager.
-    fn obeys(&self, m: usize, host: usize) -> bool {
-        let Some(tls) = self.tls(host) else { return false };
+    fn obeys(&self, m: usize, host: usize, tls: &Tls) -> bool {
         let node = &tls.certificate.node;
         let state = &self.peers[m].state;
         let removed = state.cluster.as_ref().is_some_and(|c| c.removed_nodes.contains_key(node));
@@ -105,6 +109,7 @@ impl World {
         let leader = self.peers[m].leader;
         let standing = match state.nodes.get(node).map(|n| n.role) {
             Some(Role::Manager) => true,
+            Some(Role::Worker) if bugs::active(Bug::ObeyDemoted) => true,
             // Without a leader, or with this one as the leader, its promotion may not be known here.
             Some(Role::Worker) => leader.is_none_or(|leader| leader == host),
             None => !self.serves(m),

@@ -63,10 +63,14 @@ pub(crate) struct Tls {
 pub(crate) struct Keeper {
     /// `None` until it has joined.
     pub(crate) tls: Option<Tls>,
+    /// A copy of the last one it had as a manager, which somebody has kept.
+    former: Option<Tls>,
     /// When the next certificate is asked for, on the host's clock.
     renewal: Timestamp,
     /// The roots it was told to trust.
     wanted: Option<Vec<String>>,
+    /// The role it was told to have.
+    role: Option<Role>,
     /// Number of the armed timer; an event of another one is stale.
     timer: u64,
     /// Whether a request is under way, the managers asked so far, and the pause after the next failure.
@@ -113,8 +117,10 @@ impl Keeper {
         let renewal = tls.as_ref().map_or(Timestamp(i64::MAX), due);
         Keeper {
             tls,
+            former: None,
             renewal,
             wanted: None,
+            role: None,
             timer: 0,
             asking: false,
             attempts: 0,
@@ -179,11 +185,17 @@ impl World {
             return true;
         }
         let (Some(client), Some(server)) = (self.tls(a), self.tls(m)) else { return false };
-        let believes = |host: usize, own: &Tls, other: &Tls| {
-            other.certificate.chains_to(&own.trust) && other.certificate.is_in_time(self.wall(host))
-        };
         server.certificate.role == Role::Manager
-            && believes(a, client, server)
-            && believes(m, server, client)
+            && self.believes(a, client, server)
+            && self.lets_in(m, client)
+    }
+
+    fn believes(&self, host: usize, own: &Tls, other: &Tls) -> bool {
+        other.certificate.chains_to(&own.trust) && other.certificate.is_in_time(self.wall(host))
+    }
+
+    /// Whether the manager on host `m` believes a client.
+    fn lets_in(&self, m: usize, client: &Tls) -> bool {
+        self.tls(m).is_some_and(|own| self.believes(m, own, client))
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     world::World,
 };
 use shoal_model::{
-    Timestamp,
+    Role, Timestamp,
     bugs::{self, Bug},
 };
 
@@ -18,12 +18,20 @@ const LAST_PAUSE: Ns = 30 * SEC;
 /// How long a node waits for its certificate (`control/agent/src/join.rs`).
 const PATIENCE: Ns = 20 * SEC;
 
+impl Keeper {
+    fn misses_its_role(&self) -> bool {
+        let has = self.tls.as_ref().map(|tls| tls.certificate.role);
+        self.role.is_some_and(|role| has.is_some_and(|has| has != role))
+    }
+}
+
 impl World {
     /// The daemon has started, and has what is on disk.
     pub(crate) fn start_keeper(&mut self, host: usize) {
         let Some(keeper) = self.keeper(host) else { return };
         let timer = keeper.timer;
-        *keeper = Keeper { timer, ..Keeper::of(keeper.tls.take()) };
+        let former = keeper.former.take();
+        *keeper = Keeper { timer, former, ..Keeper::of(keeper.tls.take()) };
         self.arm(host);
     }
 
@@ -103,9 +111,33 @@ impl World {
     pub(crate) fn put_in_force(&mut self, host: usize, tls: Tls) {
         let Some(keeper) = self.keeper(host) else { return };
         keeper.renewal = due(&tls);
-        keeper.tls = Some(tls);
+        let before = keeper.tls.replace(tls);
+        if let Some(before) = before.filter(|tls| tls.certificate.role == Role::Manager) {
+            keeper.former = Some(before);
+        }
+        let misses_its_role = keeper.misses_its_role();
         self.identity_changed(host);
         self.conform(host);
+        if misses_its_role {
+            self.renew_now(host);
+            self.ask_later(host); // who signed did not know it yet
+        }
+    }
+
+    fn renew_now(&mut self, host: usize) {
+        if let Some(keeper) = self.keeper(host) {
+            keeper.renewal = Timestamp::default();
+        }
+    }
+
+    /// Told which role the node has.
+    pub(crate) fn told_to_be(&mut self, host: usize, role: Role) {
+        let Some(keeper) = self.keeper(host) else { return };
+        keeper.role = Some(role);
+        if keeper.misses_its_role() && !keeper.asking && !bugs::active(Bug::KeepRole) {
+            self.renew_now(host);
+            self.arm(host);
+        }
     }
 
     fn identity_changed(&mut self, host: usize) {

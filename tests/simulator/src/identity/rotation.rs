@@ -133,4 +133,17 @@ impl World {
             self.send_down(id, Down::Trust(trust));
         }
     }
+
+    pub(crate) fn tell_role(&mut self, m: usize, id: u64) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let node = &self.agents[conn.agent].node_id;
+        let role = self.peers[m].state.nodes.get(node).map(|node| node.role);
+        if !self.config.roles || self.identities.is_none() || conn.role == role {
+            return;
+        }
+        conn.role = role;
+        if let Some(role) = role {
+            self.send_down(id, Down::Role(role));
+        }
+    }
 }

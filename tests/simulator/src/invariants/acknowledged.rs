@@ -85,6 +85,7 @@ fn words(ask: &Ask) -> String {
         Ask::LabelDependency { kind, id, .. } => format!("{kind} {id} labelled"),
         Ask::RemoveDependency { kind, id } => format!("{kind} {id} removed"),
         Ask::UpdateNode { id, .. } => format!("node {id} updated"),
+        Ask::SetRole { id, role, .. } => format!("node {id} made a {role:?}"),
         Ask::RemoveNode { id, .. } => format!("node {id} removed"),
         Ask::RotateRoot { back, .. } => format!("the root rotated (back: {back})"),
         Ask::Rebalance { everywhere, .. } => format!("services spread anew: {everywhere}"),

@@ -1,5 +1,5 @@
-//! Certificates: nobody who was removed is let in, no worker acts as a manager, no two members refuse each
-//! other, a node that reaches its managers never lets its certificate end, and the root changes only when
+//! Certificates: nobody who was removed is let in, no worker acts as a manager, nor one that was demoted and
+//! whose certificate still says otherwise; no two members refuse each other, a node that reaches its managers never lets its certificate end, and the root changes only when
 //! every node has a certificate of the next one. In the end nothing of a rotation is left.
 use super::{Checks, Invariant, Step, Verdict, Violation};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     time::{MINUTE, Ns, SEC},
     world::World,
 };
-use shoal_model::{Change, Object, ObjectKind};
+use shoal_model::{Change, Object, ObjectKind, Role};
 use std::collections::BTreeMap;
 
 /// How long a manager may not know of a removal: a leader that is cut off leads for 1.5 s, and a request
@@ -20,6 +20,26 @@ const TIME_ENOUGH: Ns = 8 * MINUTE;
 /// When nodes were removed.
 #[derive(Default)]
 pub(super) struct Removed(BTreeMap<String, Ns>);
+
+/// Since when nodes are workers.
+#[derive(Default)]
+pub(super) struct Workers(BTreeMap<String, Ns>);
+
+impl Workers {
+    pub(super) fn note(&mut self, changes: &[Change], now: Ns) {
+        for change in changes {
+            match change {
+                Change::Put(Object::Node(node)) if node.role == Role::Manager => {
+                    self.0.remove(&node.id);
+                }
+                Change::Put(Object::Node(node)) => {
+                    self.0.entry(node.id.clone()).or_insert(now);
+                }
+                _ => {}
+            }
+        }
+    }
+}
 
 impl Removed {
     pub(super) fn note(&mut self, changes: &[Change], now: Ns) {
@@ -86,14 +106,31 @@ impl Checks {
         self.judge("certificates", verdict);
     }
 
-    /// A worker did what managers may do alone.
-    pub(crate) fn acted_as_manager(&mut self, worker: &str, m: usize) {
-        let text = format!("manager {m} does what {worker} asks as a manager, and it is a worker");
-        self.fail(Violation { invariant: "certificates", text });
+    /// Whether a node has been a worker for long enough for everybody to know.
+    fn is_known_as_worker(&self, node: &str, now: Ns) -> bool {
+        self.workers.0.get(node).is_some_and(|since| since + HEARSAY < now)
     }
 }
 
 impl World {
+    /// Manager `m` does what a node asks for that holds no log and shows this certificate. One that has no
+    /// leader, or that has not heard of it, cannot tell that the node is a manager no more; what it can do by
+    /// itself commits nothing.
+    pub(crate) fn check_obeyed(&mut self, shown: &Tls, m: usize) {
+        let (node, peer) = (shown.certificate.node.clone(), &self.peers[m]);
+        let certified = shown.certificate.role == Role::Manager;
+        let heard = peer.state.nodes.get(&node).is_some_and(|n| n.role == Role::Worker);
+        let demoted =
+            heard && peer.leader.is_some() && self.checks.is_known_as_worker(&node, self.now);
+        let what = match (certified, demoted) {
+            (false, _) => "it is a worker",
+            (true, true) => "it was demoted",
+            (true, false) => return,
+        };
+        let text = format!("manager {m} does what {node} asks as a manager, and {what}");
+        self.checks.fail(Violation { invariant: "certificates", text });
+    }
+
     /// After a certificate, or what is trusted, has changed on a host: members believe each other, be they
     /// there at the moment or not.
     pub(crate) fn check_handshakes(&mut self, host: usize) {
@@ -171,6 +208,10 @@ impl World {
             }
             if tls.trust != [root.clone()] {
                 return Err(format!("{id} trusts {:?}, and the root is {root}", tls.trust));
+            }
+            let (has, role) = (tls.certificate.role, state.nodes.get(id).map(|n| n.role));
+            if role.is_some_and(|role| role != has) {
+                return Err(format!("{id} is {role:?}, and its certificate says {has:?}"));
             }
             let known = state.nodes.get(id).and_then(|n| n.tls.as_ref());
             let (known, is) = (known.and_then(|t| t.root.as_ref()), &tls.certificate.root);

@@ -10,6 +10,7 @@ mod backends;
 mod capacity;
 mod certificates;
 mod convergence;
+mod enforced;
 mod failures;
 mod generic;
 mod global;
@@ -40,7 +41,7 @@ use crate::{
 use acknowledged::Acknowledged;
 use agreement::Agreement;
 use backends::Backends;
-use certificates::Removed;
+use certificates::{Removed, Workers};
 use secrets::Secrets;
 use shoal_model::{
     ApplyError, Change, DependencyKind, NodeAssignment, Object, ObjectKind, Service, State, Task,
@@ -130,6 +131,7 @@ pub(crate) struct Checks {
     acknowledged: Acknowledged,
     backends: Backends,
     removed: Removed,
+    workers: Workers,
     secrets: Secrets,
     of_state: Vec<Box<dyn Invariant>>,
     facts: BTreeMap<String, TaskFacts>,
@@ -148,6 +150,7 @@ impl Checks {
             Box::new(addresses::Addresses::default()),
             Box::new(ports::Ports),
             Box::new(capacity::Capacity),
+            Box::new(enforced::Enforced),
             Box::new(certificates::Roots),
             Box::new(host_ports::HostPorts),
             Box::new(generic::Generic),
@@ -167,6 +170,7 @@ impl Checks {
             acknowledged: Acknowledged::default(),
             backends: Backends::default(),
             removed: Removed::default(),
+            workers: Workers::default(),
             secrets: Secrets::default(),
             of_state,
             facts: BTreeMap::new(),
@@ -250,6 +254,7 @@ impl Checks {
             if done {
                 self.remember(txn);
                 self.removed.note(&txn.changes, now);
+                self.workers.note(&txn.changes, now);
                 let (state, tasks) = (&self.agreement.state, &self.facts);
                 let step = Step { txn, old: &old, state, tasks };
                 let secrets: &mut dyn Invariant = &mut self.secrets;
@@ -448,7 +453,7 @@ fn words(txn: &Txn) -> String {
             t.node_id.as_deref().unwrap_or("-")
         ),
         Change::Put(Object::Node(n)) => {
-            format!("{} {:?} {:?}", n.id, n.status.state, n.availability)
+            format!("{} {:?} {:?} {:?}", n.id, n.role, n.status.state, n.availability)
         }
         Change::Put(Object::Service(s)) => format!(
             "service {} {} v{} {:?} {}",

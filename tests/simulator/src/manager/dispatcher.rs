@@ -259,6 +259,7 @@ impl World {
             return self.close_manager_side(id);
         }
         self.tell_roots(m, id);
+        self.tell_role(m, id);
         let Some(conn) = self.conns.get(&id) else { return };
         let state = &self.peers[m].state;
         let node = &self.agents[conn.agent].node_id;

@@ -309,6 +309,7 @@ impl World {
         match message {
             Down::Closed => self.agent_lost_session(host, id),
             Down::Trust(roots) => self.told_to_trust(host, roots),
+            Down::Role(role) => self.told_to_be(host, role),
             Down::Renew(root) => self.told_to_renew(host, &root),
             Down::Assignment(assignment, rows) => {
                 let agent = &mut self.agents[host];

@@ -6,7 +6,7 @@ use crate::{
     world::World,
 };
 use shoal_cores::Subscriber;
-use shoal_model::{NodeAssignment, Rows, TaskStatus};
+use shoal_model::{NodeAssignment, Role, Rows, TaskStatus};
 use std::{mem, rc::Rc};
 
 /// Keep-alive probe and how long its answer may take (`control/identity`).
@@ -31,6 +31,8 @@ pub(crate) struct Conn {
     /// When the session began, and the roots it was told last.
     pub(crate) began: Option<Ns>,
     pub(crate) roots: Option<Vec<String>>,
+    /// The role the node was told to have.
+    pub(crate) role: Option<Role>,
     /// Arrival of the last message each way: the next one is not earlier.
     up_last: Ns,
     down_last: Ns,
@@ -56,6 +58,8 @@ pub(crate) enum Down {
     Assignment(Rc<NodeAssignment>, Rc<Rows>),
     /// The roots to trust.
     Trust(Vec<String>),
+    /// The role its certificate is to have.
+    Role(Role),
     /// The root the node's certificate is to be of.
     Renew(String),
     Closed,
@@ -79,6 +83,7 @@ impl Down {
         match self {
             Down::Assignment(a, _) => a.generation << 8 | a.tasks.len() as u64,
             Down::Trust(roots) => roots.len() as u64,
+            Down::Role(role) => *role as u64,
             Down::Renew(_) => 3,
             Down::Closed => 0,
         }
@@ -101,6 +106,7 @@ impl Conn {
             applied: 0,
             began: None,
             roots: None,
+            role: None,
             up_last: 0,
             down_last: 0,
             stalled_up: Vec::new(),

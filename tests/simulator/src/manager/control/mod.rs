@@ -57,6 +57,12 @@ pub(crate) enum Ask {
         availability: Availability,
         zone: &'static str,
     },
+    /// Promotes a node, or demotes it.
+    SetRole {
+        id: String,
+        version: u64,
+        role: Role,
+    },
     /// `force`: also one that is not down.
     RemoveNode {
         id: String,
@@ -137,6 +143,11 @@ impl World {
         self.stats.add(Count::Requests);
         let id = format!("{:016x}", self.dice.next());
         let now = self.wall(m);
+        if let Ask::SetRole { id, role: Role::Worker, .. } = ask
+            && self.holds_the_log(id)
+        {
+            return self.reply(m, client, request, Reply::Refused(Refusal::Other));
+        }
         match change(&self.peers[m].state, ask, id, now) {
             Ok(change) => {
                 let mut changes = vec![change];
@@ -148,6 +159,11 @@ impl World {
             }
             Err(refusal) => self.reply(m, client, request, Reply::Refused(refusal)),
         }
+    }
+
+    /// Whether it is one of those that have the log, which are always the same.
+    fn holds_the_log(&self, id: &str) -> bool {
+        self.agents.iter().take(self.config.managers).any(|agent| agent.node_id == id)
     }
 
     /// Notes in the cluster's object that a node was removed.
@@ -216,6 +232,14 @@ fn change(state: &State, ask: &Ask, new_id: String, now: Timestamp) -> Result<Ch
                 }
                 node.availability = *availability;
                 node.labels.insert("zone".to_owned(), (*zone).to_owned());
+                Object::Node(Box::new(node))
+            }
+            Ask::SetRole { id, version, role } => {
+                let mut node = state.nodes.get(id).ok_or(Refusal::Other)?.clone();
+                if node.meta.version != *version {
+                    return Err(Refusal::OutOfSequence);
+                }
+                node.role = *role;
                 Object::Node(Box::new(node))
             }
             Ask::RemoveNode { id, force } => {
