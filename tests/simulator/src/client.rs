@@ -174,7 +174,8 @@ impl World {
             if self.identities.is_some() {
                 let is_gone = |id: &&String| self.agents.iter().all(|a| a.node_id != **id);
                 for id in state.nodes.keys().filter(is_gone) {
-                    all.extend([Errand::Demote(id.clone()), Errand::Forget(id.clone())]);
+                    let demote = self.config.roles.then(|| Errand::Demote(id.clone()));
+                    all.extend(demote.into_iter().chain([Errand::Forget(id.clone())]));
                 }
             }
             self.clients[client].errands = Some(all);
