@@ -1,7 +1,10 @@
 //! The files of a task: its secrets and configs, expanded where they are templates. Pure.
 use shoal_containers::{FileContent, FileSpec};
 use shoal_cores::template::{Context, Sources, expand_payload};
-use shoal_model::{DependencyKind, NodeAssignment, Payload, docker};
+use shoal_model::{
+    DependencyKind, NodeAssignment, Payload, Reference, container_references, docker,
+    file_references,
+};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Permission bits of a file for which none are given (Docker's client sends the same).
@@ -19,14 +22,12 @@ impl Payloads {
 
     /// Whether all is there that a task refers to.
     pub(crate) fn has_all(&self, spec: &docker::TaskSpec) -> bool {
-        let container = spec.container_spec.as_ref();
-        let mut all = container.into_iter().flat_map(references);
-        all.all(|reference| self.get(&reference).is_ok())
+        file_references(spec).all(|reference| self.get(reference).is_ok())
     }
 
-    fn get(&self, reference: &Reference<'_>) -> Result<&Arc<Payload>, String> {
+    fn get(&self, reference: Reference<'_>) -> Result<&Arc<Payload>, String> {
         let Reference { kind, id, name, .. } = reference;
-        let found = self.0.get(&(*kind, (*id).to_owned()));
+        let found = self.0.get(&(kind, id.to_owned()));
         // It was removed while the service went back to a specification that refers to it.
         found.ok_or_else(|| format!("{kind} not found: {name}"))
     }
@@ -41,52 +42,9 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
-/// A reference of a task's.
-struct Reference<'a> {
-    kind: DependencyKind,
-    id: &'a str,
-    name: &'a str,
-    target: &'a str,
-    uid: &'a str,
-    gid: &'a str,
-    mode: u32,
-}
-
-fn references(spec: &docker::TaskSpecContainerSpec) -> Vec<Reference<'_>> {
-    fn text(text: &Option<String>) -> &str {
-        text.as_deref().unwrap_or_default()
-    }
-    // Without a file, which the manager refuses, there is no target, which the runtime refuses.
-    let secrets = spec.secrets.iter().flatten().map(|secret| {
-        let file = secret.file.as_ref();
-        Reference {
-            kind: DependencyKind::Secret,
-            id: text(&secret.secret_id),
-            name: text(&secret.secret_name),
-            target: file.map_or("", |f| text(&f.name)),
-            uid: file.map_or("", |f| text(&f.uid)),
-            gid: file.map_or("", |f| text(&f.gid)),
-            mode: file.and_then(|f| f.mode).unwrap_or(MODE),
-        }
-    });
-    let configs = spec.configs.iter().flatten().map(|config| {
-        let file = config.file.as_ref();
-        Reference {
-            kind: DependencyKind::Config,
-            id: text(&config.config_id),
-            name: text(&config.config_name),
-            target: file.map_or("", |f| text(&f.name)),
-            uid: file.map_or("", |f| text(&f.uid)),
-            gid: file.map_or("", |f| text(&f.gid)),
-            mode: file.and_then(|f| f.mode).unwrap_or(MODE),
-        }
-    });
-    secrets.chain(configs).collect()
-}
-
 /// Whether a task cannot be had without secrets or configs.
 pub(crate) fn needs_files(spec: &docker::TaskSpec) -> bool {
-    spec.container_spec.as_ref().is_some_and(|container| !references(container).is_empty())
+    file_references(spec).next().is_some()
 }
 
 /// The files of a task whose variables are expanded already. An error is the task's rejection.
@@ -95,14 +53,15 @@ pub(crate) fn files(
     context: &Context,
     payloads: &Payloads,
 ) -> Result<Vec<FileSpec>, String> {
-    let references = references(spec);
-    let mut found = Vec::new();
-    for reference in &references {
-        found.push((reference, payloads.get(reference)?));
-    }
+    let found = container_references(spec)
+        .map(|reference| payloads.get(reference).map(|payload| (reference, payload)))
+        .collect::<Result<Vec<_>, _>>()?;
     let of = |kind| {
         let of_kind = found.iter().filter(move |(reference, _)| reference.kind == kind);
-        of_kind.map(|(reference, payload)| (reference.target, payload.content.bytes())).collect()
+        let by_target = |(reference, payload): &(Reference<'_>, &Arc<Payload>)| {
+            (reference.target.unwrap_or_default(), payload.content.bytes())
+        };
+        of_kind.map(by_target).collect()
     };
     let sources = Sources {
         secrets: of(DependencyKind::Secret),
@@ -110,13 +69,14 @@ pub(crate) fn files(
         env: spec.env.as_deref().unwrap_or_default(),
         secret: false,
     };
-    let file = |(reference, payload): &(&Reference<'_>, &Arc<Payload>)| {
+    let file = |&(reference, payload): &(Reference<'_>, &Arc<Payload>)| {
         let Reference { kind, name, target, uid, gid, mode, .. } = reference;
+        // Without one, which the manager refuses, it is one the runtime refuses.
+        let (target, mode) = (kind.path(target.unwrap_or_default()), mode.unwrap_or(MODE));
         let content = match payload.template {
             false => FileContent::shared(Arc::new(Shared(Arc::clone(payload)))),
             true => {
-                let sources =
-                    Sources { secret: *kind == DependencyKind::Secret, ..sources.clone() };
+                let sources = Sources { secret: kind == DependencyKind::Secret, ..sources.clone() };
                 let called = format!("{kind} {name}");
                 let bytes = expand_payload(&called, payload.content.bytes(), context, &sources);
                 FileContent::shared(Arc::new(bytes.map_err(|e| e.to_string())?))
@@ -129,7 +89,7 @@ pub(crate) fn files(
                 .map_err(|_| format!("{kind} {name}: the {what} {owner:?} is not a number")),
         };
         let (uid, gid) = (owner("UID", uid)?, owner("GID", gid)?);
-        Ok(FileSpec { target: kind.path(target), uid, gid, mode: *mode, content })
+        Ok(FileSpec { target, uid, gid, mode, content })
     };
     found.iter().map(file).collect()
 }

@@ -1,6 +1,7 @@
 //! What is asked of secrets and configs, and of services that refer to them, in SwarmKit's words. Pure.
 use shoal_model::{
-    Dependency, DependencyKind, DependencySpec, ErrorKind, Meta, Object, State, docker,
+    Dependency, DependencyKind, DependencySpec, ErrorKind, Meta, Object, Reference, State, docker,
+    file_references,
 };
 use std::{
     collections::BTreeMap,
@@ -121,46 +122,6 @@ pub fn relabelled(
     same.then(|| Dependency { labels, ..present.clone() }).ok_or(DependencyError::OnlyLabels)
 }
 
-/// A reference of a service's, to either kind.
-struct Reference<'a> {
-    kind: DependencyKind,
-    id: &'a str,
-    name: &'a str,
-    target: Option<&'a str>,
-    uid: Option<&'a str>,
-    gid: Option<&'a str>,
-    mode: Option<u32>,
-}
-
-fn all(spec: &docker::TaskSpec) -> Vec<Reference<'_>> {
-    let Some(container) = &spec.container_spec else { return Vec::new() };
-    let secrets = container.secrets.iter().flatten().map(|secret| {
-        let file = secret.file.as_ref();
-        Reference {
-            kind: DependencyKind::Secret,
-            id: secret.secret_id.as_deref().unwrap_or_default(),
-            name: secret.secret_name.as_deref().unwrap_or_default(),
-            target: file.map(|f| f.name.as_deref().unwrap_or_default()),
-            uid: file.and_then(|f| f.uid.as_deref()),
-            gid: file.and_then(|f| f.gid.as_deref()),
-            mode: file.and_then(|f| f.mode),
-        }
-    });
-    let configs = container.configs.iter().flatten().map(|config| {
-        let file = config.file.as_ref();
-        Reference {
-            kind: DependencyKind::Config,
-            id: config.config_id.as_deref().unwrap_or_default(),
-            name: config.config_name.as_deref().unwrap_or_default(),
-            target: file.map(|f| f.name.as_deref().unwrap_or_default()),
-            uid: file.and_then(|f| f.uid.as_deref()),
-            gid: file.and_then(|f| f.gid.as_deref()),
-            mode: file.and_then(|f| f.mode),
-        }
-    });
-    secrets.chain(configs).collect()
-}
-
 /// Whether the references of a specification are right as far as it can be seen by itself: each has a file
 /// of its own.
 ///
@@ -168,7 +129,7 @@ fn all(spec: &docker::TaskSpec) -> Vec<Reference<'_>> {
 /// Naming the reference that is not.
 pub fn check_references(spec: &docker::TaskSpec) -> Result<(), DependencyError> {
     let mut files: BTreeMap<PathBuf, &str> = BTreeMap::new();
-    for reference in all(spec) {
+    for reference in file_references(spec) {
         let Reference { kind, id, name, target, uid, gid, mode } = reference;
         let malformed = |reason: String| Err(DependencyError::Malformed { kind, reason });
         if id.is_empty() || name.is_empty() {
@@ -188,7 +149,6 @@ pub fn check_references(spec: &docker::TaskSpec) -> Result<(), DependencyError> 
             return malformed(format!(" '{name}', invalid target file name provided: {target:?}"));
         }
         for (what, owner) in [("UID", uid), ("GID", gid)] {
-            let owner = owner.unwrap_or_default();
             // The kernel takes the largest number for "as it is".
             let number = owner.parse().is_ok_and(|number: u32| number != u32::MAX);
             if !owner.is_empty() && !number {
@@ -212,7 +172,7 @@ pub fn check_references(spec: &docker::TaskSpec) -> Result<(), DependencyError> 
 /// Naming those that are not.
 pub fn check_existence(state: &State, spec: &docker::TaskSpec) -> Result<(), DependencyError> {
     for kind in [DependencyKind::Secret, DependencyKind::Config] {
-        let of_kind = all(spec).into_iter().filter(|reference| reference.kind == kind);
+        let of_kind = file_references(spec).filter(|reference| reference.kind == kind);
         let there = |reference: &Reference<'_>| {
             let found = state.dependencies(kind).get(reference.id);
             found.is_some_and(|found| found.name == reference.name)

@@ -160,15 +160,67 @@ impl Payload {
     }
 }
 
-/// Kind and id of what a specification of tasks refers to, an object as often as it is referred to.
+/// What a specification of tasks says of a secret or a config. What it leaves out is empty.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reference<'a> {
+    /// Which of the two.
+    pub kind: DependencyKind,
+    /// Id.
+    pub id: &'a str,
+    /// Name.
+    pub name: &'a str,
+    /// The file it is to be; nothing when it is to be none.
+    pub target: Option<&'a str>,
+    /// The file's owner.
+    pub uid: &'a str,
+    /// The file's group.
+    pub gid: &'a str,
+    /// The file's permission bits.
+    pub mode: Option<u32>,
+}
+
+/// What a specification of tasks refers to, first secrets, then configs, each in its order.
+pub fn file_references(spec: &docker::TaskSpec) -> impl Iterator<Item = Reference<'_>> {
+    spec.container_spec.iter().flat_map(container_references)
+}
+
+/// [`file_references`] of the container's part.
+pub fn container_references(
+    spec: &docker::TaskSpecContainerSpec,
+) -> impl Iterator<Item = Reference<'_>> {
+    fn text(text: Option<&String>) -> &str {
+        text.map(String::as_str).unwrap_or_default()
+    }
+    let secrets = spec.secrets.iter().flatten().map(|secret| {
+        let file = secret.file.as_ref();
+        Reference {
+            kind: DependencyKind::Secret,
+            id: text(secret.secret_id.as_ref()),
+            name: text(secret.secret_name.as_ref()),
+            target: file.map(|f| text(f.name.as_ref())),
+            uid: text(file.and_then(|f| f.uid.as_ref())),
+            gid: text(file.and_then(|f| f.gid.as_ref())),
+            mode: file.and_then(|f| f.mode),
+        }
+    });
+    let configs = spec.configs.iter().flatten().map(|config| {
+        let file = config.file.as_ref();
+        Reference {
+            kind: DependencyKind::Config,
+            id: text(config.config_id.as_ref()),
+            name: text(config.config_name.as_ref()),
+            target: file.map(|f| text(f.name.as_ref())),
+            uid: text(file.and_then(|f| f.uid.as_ref())),
+            gid: text(file.and_then(|f| f.gid.as_ref())),
+            mode: file.and_then(|f| f.mode),
+        }
+    });
+    secrets.chain(configs)
+}
+
+/// Kind and id of each object a specification of tasks names, as often as it does.
 pub fn references(spec: &docker::TaskSpec) -> impl Iterator<Item = (DependencyKind, &str)> {
-    let container = spec.container_spec.as_ref();
-    let secrets = container.and_then(|c| c.secrets.as_ref()).into_iter().flatten();
-    let configs = container.and_then(|c| c.configs.as_ref()).into_iter().flatten();
-    let secrets = secrets.filter_map(|s| s.secret_id.as_deref());
-    let configs = configs.filter_map(|c| c.config_id.as_deref());
-    let secrets = secrets.map(|id| (DependencyKind::Secret, id));
-    secrets.chain(configs.map(|id| (DependencyKind::Config, id)))
+    file_references(spec).filter(|one| !one.id.is_empty()).map(|one| (one.kind, one.id))
 }
 
 /// [`references`] of a task, as long as it has a node and may still run there.

@@ -32,7 +32,7 @@ pub use claims::{Holders, PortKey, PortWish, port_wishes, protocol_number};
 pub use control::{ControlError, ErrorKind, LogLine, LogOptions, Rotations};
 pub use dependency::{
     Content, Dependency, DependencyKind, DependencySpec, MAX_CONFIG_SIZE, MAX_SECRET_SIZE, Payload,
-    needs, references,
+    Reference, container_references, file_references, needs, references,
 };
 pub use failures::{FAILURE_WINDOW, Failures, MOST_FAILURES};
 pub use generic::GenericResource;
