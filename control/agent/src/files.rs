@@ -58,10 +58,10 @@ pub(crate) fn files(
         .collect::<Result<Vec<_>, _>>()?;
     let of = |kind| {
         let of_kind = found.iter().filter(move |(reference, _)| reference.kind == kind);
-        let by_target = |(reference, payload): &(Reference<'_>, &Arc<Payload>)| {
+        let of_kind = of_kind.map(|(reference, payload)| {
             (reference.target.unwrap_or_default(), payload.content.bytes())
-        };
-        of_kind.map(by_target).collect()
+        });
+        of_kind.collect()
     };
     let sources = Sources {
         secrets: of(DependencyKind::Secret),

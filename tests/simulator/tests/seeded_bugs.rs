@@ -35,7 +35,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::IgnoreDrain, &["capacity"], 60),
     Proof(Bug::StartBeforeStop, &["replacement"], 60),
     Proof(Bug::ExceedParallelism, &["updates"], 60),
-    Proof(Bug::StopFirstAlways, &["updates"], 60),
+    Proof(Bug::StopFirstAlways, &["updates", "rebalance"], 60),
     Proof(Bug::RestartAtOnce, &["restarts"], 60),
     Proof(Bug::LoseTask, &["slots"], 60),
     Proof(Bug::DoubleSlot, &["slots"], 60),
