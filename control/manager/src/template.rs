@@ -52,13 +52,17 @@ fn prune(key: &str, value: Value) -> Option<Value> {
         }
         Value::Array(items) => {
             // An empty item of a list counts: `args` may hold "".
-            let items: Vec<Value> = items
+            let mut items: Vec<Value> = items
                 .into_iter()
                 .map(|item| match item {
                     Value::Object(_) => prune("", item).unwrap_or(Value::Null),
                     plain => plain,
                 })
                 .collect();
+            // Files that do not cover each other: docker's client has an order of its own each time.
+            if ["Secrets", "Configs"].contains(&key) {
+                items.sort_by_cached_key(Value::to_string);
+            }
             (!items.is_empty()).then_some(Value::Array(items))
         }
         Value::Object(map) => {
@@ -104,6 +108,22 @@ mod tests {
         ] {
             assert_eq!(revision(&plain, &spec(other.clone())), Revision::Tasks, "{other}");
         }
+    }
+
+    #[test]
+    fn secrets_in_another_order_are_no_change() {
+        let using = |ids: &[&str]| {
+            let one =
+                |id: &&str| serde_json::json!({"SecretID": id, "File": {"Name": id, "Mode": 0}});
+            let secrets: Vec<Value> = ids.iter().map(one).collect();
+            spec(serde_json::json!({"TaskTemplate": {"ContainerSpec": {"Secrets": secrets}}}))
+        };
+        assert_eq!(revision(&using(&["a", "b"]), &using(&["b", "a"])), Revision::None);
+        assert_eq!(revision(&using(&["a", "b"]), &using(&["a"])), Revision::Tasks);
+        let mut readable = using(&["a"]);
+        let container = readable.task_template.as_mut().unwrap().container_spec.as_mut().unwrap();
+        container.secrets.as_mut().unwrap()[0].file.as_mut().unwrap().mode = Some(0o444);
+        assert_eq!(revision(&using(&["a"]), &readable), Revision::Tasks);
     }
 
     #[test]
