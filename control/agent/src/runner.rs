@@ -71,6 +71,8 @@ enum Stop {
     Unhealthy,
     /// The task cannot be had; its state and reason.
     Ended(TaskState, String),
+    /// It has ended before a restart of the daemon, as the manager knows: only its remains are kept.
+    Over,
 }
 
 /// Runs until the order is [`Order::Gone`] and nothing is left.
@@ -242,6 +244,10 @@ impl Crew {
             () = complete => {}
         }
         self::told(orders)?;
+        // What it uses is not told any more then.
+        if matches!(&*orders.borrow(), Order::Assigned(a) if a.task.status.state.is_terminal()) {
+            return Err(Stop::Over);
+        }
         Ok(self.payloads.borrow().clone().unwrap_or_default())
     }
 
@@ -263,6 +269,7 @@ impl Crew {
         container: Option<&str>,
     ) {
         let (state, message, err) = match stop {
+            Stop::Over => return,
             Stop::Told => {
                 if let Some(id) = container.filter(|id| self.runs(id)) {
                     self.drained(task, orders, id).await;

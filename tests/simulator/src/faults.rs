@@ -357,6 +357,7 @@ impl World {
         let serial = self.next_serial();
         self.agents[host].join_anew(format!("node-{host}-{serial}"));
         self.forget_identity(host);
+        self.checks.another_node(host);
     }
 
     /// A node that was gone for long must have been noticed by who led all the while.

@@ -10,6 +10,11 @@ pub(super) struct Backends {
 }
 
 impl Backends {
+    /// The host is another node from now on, whose tables begin anew.
+    pub(super) fn another_node(&mut self, host: usize) {
+        self.in_force.remove(&host);
+    }
+
     pub(super) fn in_force(&mut self, host: usize, boot: u32, generation: u64) -> Verdict {
         match self.in_force.insert(host, (boot, generation)) {
             Some((then, before)) if then == boot && before > generation => {

@@ -17,7 +17,9 @@ pub(super) fn written(host: usize, kept: &NodeAssignment) -> Verdict {
 
 /// A node that has been told what its tasks need refuses one of them, as it lacks something.
 pub(super) fn refused(state: &State, task: &str, kind: DependencyKind, id: &str) -> Verdict {
-    match state.dependencies(kind).contains_key(id) {
+    // One that has ended before its daemon started again is told without what it used.
+    let over = state.tasks.get(task).is_none_or(|task| task.status.state.is_terminal());
+    match !over && state.dependencies(kind).contains_key(id) {
         true => Err(format!("{task} is refused for want of {kind} {id}, which is there")),
         false => Ok(()),
     }

@@ -343,6 +343,10 @@ impl Checks {
         self.judge("held", verdict);
     }
 
+    pub(crate) fn another_node(&mut self, host: usize) {
+        self.backends.another_node(host);
+    }
+
     pub(crate) fn in_force(&mut self, host: usize, boot: u32, generation: u64) {
         let verdict = self.backends.in_force(host, boot, generation);
         self.judge("backends", verdict);
