@@ -118,6 +118,10 @@ impl Claims {
     ) {
         let names = self.dependencies.entry(kind).or_default();
         rename(names, old.map(|o| (o.name.as_str(), &o.id)), new.map(|o| (o.name.as_str(), &o.id)));
+        // As if there had never been one: what is derived must not tell how it came about.
+        if names.is_empty() {
+            self.dependencies.remove(&kind);
+        }
     }
 
     fn follow_users(&mut self, old: Option<&Service>, new: Option<&Service>) {

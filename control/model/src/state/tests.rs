@@ -199,6 +199,8 @@ fn a_secret_stays_as_long_as_a_service_refers_to_it() {
     serve(&mut state, "web", &[]).unwrap();
     apply(&mut state, Change::Delete(ObjectKind::Service, "app".to_owned())).unwrap();
     apply(&mut state, gone("s1")).unwrap();
+    let read: State = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+    assert_eq!(read, state, "nothing is left of the last one");
     apply(&mut state, secret("s3", "key")).unwrap();
     assert_eq!(state.dependency_named(DependencyKind::Secret, "key").unwrap().id, "s3");
 }
