@@ -2,7 +2,7 @@
 use super::{
     plan::{NewTask, Place, Plan, is_invalid},
     reaper, slots,
-    tend::tend,
+    tend::{retire_succeeded, tend},
     updater,
 };
 use crate::filters;
@@ -30,6 +30,7 @@ pub(super) fn reconcile<'a>(plan: &mut Plan<'a>, service: &'a Service) {
             }
         } else if node.availability == Availability::Pause {
             rest(plan, tasks);
+            retire_succeeded(plan, service, tasks);
         } else if tasks.is_empty() {
             if !plan.is_full() && !bugs::active(Bug::SkipNode) {
                 let (desired, not_before, made_by) = (TaskState::Running, plan.now, MadeBy::Scale);

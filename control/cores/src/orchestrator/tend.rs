@@ -72,6 +72,16 @@ pub(super) fn tend<'a>(
     overlaps.then_some(Outdated { place, running: true, overlaps })
 }
 
+/// Of a place that is only kept as it is, what has a successor that runs goes.
+pub(super) fn retire_succeeded<'a>(plan: &mut Plan<'a>, service: &'a Service, slot: &[&'a Task]) {
+    let live: Vec<&Task> = slots::live(slot).collect();
+    let current: Vec<bool> = live.iter().map(|t| plan.is_current(service, t)).collect();
+    let chosen = current.iter().position(|c| *c).unwrap_or(0);
+    if live.get(chosen).is_some_and(|task| task.status.state == TaskState::Running) {
+        retire_others(plan, service, &live, &current, chosen);
+    }
+}
+
 /// A place without a wanted task: made again as the restart policy says.
 fn revive<'a>(
     plan: &mut Plan<'a>,

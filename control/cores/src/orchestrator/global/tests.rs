@@ -2,8 +2,8 @@ use crate::{Revision, orchestrate, testing::World};
 use shoal_model::{
     Availability, Change, NodeState, ObjectKind, Task, TaskState, UpdateState,
     docker::{
-        Platform, ServiceSpec, TaskSpecPlacement, TaskSpecRestartPolicy,
-        TaskSpecRestartPolicyConditionEnum as Condition,
+        Platform, ServiceSpec, ServiceSpecUpdateConfigOrderEnum as Order, TaskSpecPlacement,
+        TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as Condition,
     },
 };
 
@@ -101,6 +101,31 @@ fn where_a_global_task_runs_follows_the_nodes() {
         world.run();
         assert_eq!(nodes(&world), ["n1", "n2", "n3"], "{what}, and back");
     }
+}
+
+#[test]
+fn on_a_paused_node_an_old_task_goes_when_the_one_that_was_started_before_it_runs() {
+    let mut world = agent(|s| {
+        let config = s.update_config.get_or_insert_default();
+        config.parallelism = Some(0);
+        config.order = Some(Order::START_FIRST);
+    });
+    world.update("agent");
+    world.settle();
+    let on_n2 = |world: &World| -> Vec<(String, TaskState)> {
+        let tasks = world.tasks("agent").into_iter();
+        let live =
+            tasks.filter(|t| t.node_id.as_deref() == Some("n2") && t.desired <= TaskState::Running);
+        live.map(|t| (t.id.clone(), t.status.state)).collect()
+    };
+    assert_eq!(on_n2(&world).len(), 2, "the successor is made, and the old one runs");
+    world.set_node("n2", |n| n.availability = Availability::Pause);
+    // Overtaken by another update, which leaves the node as it is.
+    world.update("agent");
+    world.run();
+    let left = on_n2(&world);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0].1, TaskState::Running);
 }
 
 #[test]
