@@ -9,8 +9,11 @@ use std::{
     process::{Child, ChildStdin, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// Between two lines on how far the nodes are, while something is waited for.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// How far the nodes are, all together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +102,12 @@ impl Agents {
         patience: Duration,
         so: impl Fn(&Progress) -> bool,
     ) -> anyhow::Result<Progress> {
+        let mut said = Instant::now();
         let progress = wait_for(what, patience, || {
+            if said.elapsed() >= TELL_EVERY {
+                said = Instant::now();
+                eprintln!("waiting for {what}: {:?}", self.progress());
+            }
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Err(status));
             }

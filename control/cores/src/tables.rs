@@ -62,7 +62,7 @@ struct OfNode {
 }
 
 /// What is kept of a row that is written when it is told: enough to see whether it changed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Own {
     Task {
         digest: u64,

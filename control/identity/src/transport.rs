@@ -10,7 +10,7 @@ use crate::{
 use hyper_util::rt::TokioIo;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, OtherError, ServerConfig,
-    pki_types::ServerName,
+    pki_types::ServerName, server::Acceptor,
 };
 use shoal_rpc::{RootRequest, certificates_client::CertificatesClient};
 use std::{
@@ -30,7 +30,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsConnector, server::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     body::Body,
@@ -46,6 +46,16 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections a manager holds at once, handshakes included; more wait in the kernel's backlog. Every
 /// node of the largest cluster has one, and those that join have two.
 pub const MAX_CONNECTIONS: usize = 32_768;
+
+/// Handshakes a server works on at a time; others wait their turn. Of thousands that are begun together
+/// none would be done before its client gives up, and tries again.
+const HANDSHAKES: usize = 64;
+
+/// How long one counts among them: a client that is silent in the middle of it is in nobody's way.
+const HANDSHAKE_TURN: Duration = Duration::from_millis(250);
+
+/// How long one may wait: its client has no longer patience.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(1);
 
 /// Silence after which a server sends an HTTP/2 ping, and again until it gives the connection up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -99,6 +109,7 @@ async fn accept(
     ready: mpsc::Sender<io::Result<Connection>>,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let turns = Arc::new(Semaphore::new(HANDSHAKES));
     let mut handshakes = JoinSet::new();
     while !ready.is_closed() {
         while handshakes.try_join_next().is_some() {} // forget those done
@@ -112,9 +123,9 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, ready) = (TlsAcceptor::from(tls.borrow().clone()), ready.clone());
+        let (tls, ready, turns) = (tls.borrow().clone(), ready.clone(), Arc::clone(&turns));
         handshakes.spawn(async move {
-            match timeout(CONNECT_TIMEOUT, handshake(acceptor, tcp, addr, permit)).await {
+            match timeout(CONNECT_TIMEOUT, handshake(tls, &turns, tcp, addr, permit)).await {
                 Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
                 Ok(Err(error)) => {
                     tracing::info!(%addr, error = chain(&error), "TLS handshake failed");
@@ -126,13 +137,27 @@ async fn accept(
 }
 
 async fn handshake(
-    acceptor: TlsAcceptor,
+    tls: Arc<ServerConfig>,
+    turns: &Semaphore,
     tcp: TcpStream,
     addr: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<Connection> {
     tcp.set_nodelay(true)?;
-    let io = acceptor.accept(tcp).await?;
+    // Who connects and says nothing has no turn: what follows is what costs something.
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
+    let turn = match timeout(HANDSHAKE_WAIT, turns.acquire()).await {
+        Ok(turn) => turn.map_err(io::Error::other)?,
+        Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "too many connect at once")),
+    };
+    let mut shaking = pin!(hello.into_stream(tls));
+    let io = match timeout(HANDSHAKE_TURN, shaking.as_mut()).await {
+        Ok(done) => done?,
+        Err(_) => {
+            drop(turn);
+            shaking.await?
+        }
+    };
     let certificate = io.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let identity = certificate.map(Identity::of).transpose().map_err(io::Error::other)?;
     Ok(Connection { io, peer: Peer { addr, identity }, _permit: permit })

@@ -11,6 +11,7 @@ use crate::{
     managers::role_of,
     parts::parts,
     session::{Outgoing, QUEUE, Session},
+    turns::Turn,
     watchdog,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -30,7 +31,10 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -53,12 +57,14 @@ impl Dispatcher for DispatcherService {
         let inner = self.0.leading()?;
         let (messages, queued) = mpsc::channel(QUEUE);
         let (assignments, next) = mpsc::channel(1);
+        let session = Session::new(messages);
         let talk = Talk {
+            turn: inner.turns.of_node(session.concerned.clone()),
             subscriber: Subscriber::new(&node),
             inner: inner.clone(),
             seen: peer.addr.ip().to_canonical(),
             node,
-            session: Session::new(messages),
+            session,
             assignments,
             unsent: VecDeque::new(),
             told: None,
@@ -98,6 +104,7 @@ struct Talk {
     seen: IpAddr,
     session: Session,
     assignments: mpsc::Sender<Outgoing>,
+    turn: Turn,
     subscriber: Subscriber,
     /// Parts of a difference that are still to be sent. Bounded by what a node is told in all.
     unsent: VecDeque<Assignment>,
@@ -208,6 +215,7 @@ impl Talk {
         let (stop, news) = (self.inner.stop.clone(), self.session.news.clone());
         let (mut seen, mut behind) = (false, false);
         loop {
+            let turn_ends = self.turn.until();
             tokio::select! {
                 () = stop.cancelled() => return Err(stopping()),
                 () = ended.cancelled() => return Err(Status::aborted("the session was ended by the manager")),
@@ -229,15 +237,19 @@ impl Talk {
                     self.check()?;
                     (seen, behind) = (true, true);
                 }
-                () = news.notified(), if seen && !behind => {
+                () = news.notified(), if seen => {
                     self.check()?;
                     behind = true;
                 }
-                place = async { self.assignments.reserve().await.is_ok() }, if behind => {
+                () = self.turn.mine(), if behind && turn_ends.is_none() => {}
+                place = async { self.assignments.reserve().await.is_ok() }, if behind && turn_ends.is_some() => {
                     if !place {
                         return Ok(()); // the agent is gone
                     }
                     behind = self.tell_news()?;
+                }
+                () = sleep_until(turn_ends.unwrap_or_else(Instant::now)), if turn_ends.is_some() => {
+                    self.turn.over();
                 }
             }
         }
@@ -250,6 +262,7 @@ impl Talk {
             Some(FromAgent::Statuses(statuses)) => self.report(statuses).await?,
             Some(FromAgent::Applied(applied)) => {
                 self.session.applied.fetch_max(applied.generation, Ordering::Relaxed);
+                self.turn.applied(applied.generation);
                 board::applied(&self.inner, &self.node, applied.generation);
             }
             Some(FromAgent::Resync(_)) => {
@@ -342,9 +355,14 @@ impl Talk {
     /// Sends the next part of what is new. `false` when there is nothing.
     fn tell_news(&mut self) -> Result<bool, Status> {
         if self.unsent.is_empty() {
+            self.session.concerned.store(false, Ordering::Relaxed);
             let (board, subscriber) = (&self.inner.board, &mut self.subscriber);
             let delta = self.inner.store.read(|state| board.difference(state, subscriber));
-            let Some(delta) = delta else { return Ok(false) };
+            let Some(delta) = delta else {
+                self.turn.nothing_more();
+                return Ok(false);
+            };
+            self.turn.tells(delta.generation);
             self.unsent = parts(&delta).map_err(|e| {
                 tracing::error!(self.node, error = %chain(&e), "cannot write the assignment");
                 Status::internal("the assignment cannot be written")

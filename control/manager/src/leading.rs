@@ -18,6 +18,7 @@ use crate::{
     reconciler, rotation,
     session::Sessions,
     statuses,
+    turns::Turns,
     watchdog::{self, Beats},
 };
 use shoal_identity::NodeCertificate;
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     pub(crate) sessions: Sessions,
     pub(crate) beats: Beats,
     pub(crate) herd: Herd,
+    pub(crate) turns: Arc<Turns>,
     pub(crate) board: Board,
     pub(crate) broker: Broker,
     pub(crate) statuses: statuses::Sender,
@@ -138,6 +140,7 @@ async fn begin(
         sessions: Sessions::default(),
         beats,
         herd: Herd::new(uptime),
+        turns: Arc::default(),
         board: Board::new(),
         broker: Broker::default(),
         statuses,

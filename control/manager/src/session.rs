@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync::{Notify, mpsc};
@@ -24,12 +24,14 @@ pub(crate) struct Session {
     pub(crate) applied: Arc<AtomicU64>,
     /// There may be something new to tell the node.
     pub(crate) news: Arc<Notify>,
+    /// Some of it concerns this node in particular.
+    pub(crate) concerned: Arc<AtomicBool>,
 }
 
 impl Session {
     pub(crate) fn new(messages: mpsc::Sender<Outgoing>) -> Session {
         let (ended, applied) = (CancellationToken::new(), Arc::default());
-        Session { messages, ended, applied, news: Arc::default() }
+        Session { messages, ended, applied, news: Arc::default(), concerned: Arc::default() }
     }
 
     /// Queues a message; `false` when the node is gone or too slow.
@@ -83,10 +85,13 @@ impl Sessions {
         self.all().get(node).cloned()
     }
 
-    /// Says that there may be something new for these nodes.
+    /// Says that there may be something new for these nodes in particular.
     pub(crate) fn news_for<'a>(&self, nodes: impl IntoIterator<Item = &'a String>) {
         let all = self.all();
-        nodes.into_iter().filter_map(|node| all.get(node)).for_each(|s| s.news.notify_one());
+        for session in nodes.into_iter().filter_map(|node| all.get(node)) {
+            session.concerned.store(true, Ordering::Relaxed);
+            session.news.notify_one();
+        }
     }
 
     /// Says that there may be something new for every node.

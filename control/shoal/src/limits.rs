@@ -10,14 +10,19 @@ const OTHERS: u64 = 8_192;
 pub(crate) fn allow_files() -> Option<u64> {
     let before = getrlimit(Resource::Nofile);
     let wanted = raised(&before, MAX_CONNECTIONS as u64 + OTHERS)?;
-    match setrlimit(Resource::Nofile, wanted) {
-        Ok(()) => before.current,
-        Err(error) => {
-            let (current, maximum) = (before.current, before.maximum);
-            tracing::warn!(%error, current, maximum, "the limit of open files stays as it is");
-            None
-        }
-    }
+    let refused = match setrlimit(Resource::Nofile, wanted) {
+        Ok(()) => return before.current,
+        Err(error) => error,
+    };
+    // Without CAP_SYS_RESOURCE (in a container) what is allowed must do.
+    let most = Rlimit { current: before.maximum, maximum: before.maximum };
+    let raised = before.current != before.maximum && setrlimit(Resource::Nofile, most).is_ok();
+    let limit = getrlimit(Resource::Nofile).current;
+    tracing::warn!(
+        error = %refused, limit, wanted = MAX_CONNECTIONS as u64 + OTHERS,
+        "fewer files may be open than a manager of the largest cluster needs: set LimitNOFILE"
+    );
+    before.current.filter(|_| raised)
 }
 
 /// `None` when it is high enough.

@@ -55,11 +55,11 @@ pub(super) fn tend<'a>(
     if task.status.state.is_terminal() {
         // Rejected before its own delay was over: without waiting for that, a service whose image is
         // missing would try as fast as nodes answer.
-        if is_current && restart::ended_by_itself(task) && !plan.has_come(task.not_before) {
-            return None;
+        let waits = is_current && restart::ended_by_itself(task) && !plan.has_come(task.not_before);
+        if !waits {
+            plan.retire(task);
+            restart(plan, service, place, task, slot);
         }
-        plan.retire(task);
-        restart(plan, service, place, task, slot);
     } else if plan.is_lost(task) {
         plan.retire(task);
         restart(plan, service, place, task, slot);

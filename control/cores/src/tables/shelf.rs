@@ -14,23 +14,52 @@ pub type Written = Bytes;
 
 /// Rows with the state's version at which each was last changed. What is kept of a row (`V`) tells
 /// whether it changed.
+///
+/// What changed is read far more often than it is written, once by every node that is told of it: the
+/// changes hold the rows themselves, and know which of them were changed again.
 #[derive(Debug)]
 pub(crate) struct Shelf<V = Written> {
-    rows: BTreeMap<Arc<RowKey>, (u64, V)>,
-    changed: VecDeque<(u64, Arc<RowKey>)>,
+    rows: BTreeMap<Arc<RowKey>, Kept<V>>,
+    changed: VecDeque<Change<V>>,
+    /// Changes that are not remembered any more: the number of the oldest that is.
+    forgotten: u64,
     /// Changes after this version are all remembered.
     after: u64,
     /// Sum of the rows' digests, where rows are kept as they are sent.
     digest: u64,
 }
 
+#[derive(Debug)]
+struct Kept<V> {
+    version: u64,
+    /// Its last change, counted from the shelf's first.
+    change: u64,
+    row: V,
+}
+
+#[derive(Debug)]
+struct Change<V> {
+    version: u64,
+    key: Arc<RowKey>,
+    what: What<V>,
+}
+
+#[derive(Debug)]
+enum What<V> {
+    Put(V),
+    Gone,
+    /// It was changed again, which follows.
+    Overtaken,
+}
+
 impl<V> Default for Shelf<V> {
     fn default() -> Self {
-        Shelf { rows: BTreeMap::new(), changed: VecDeque::new(), after: 0, digest: 0 }
+        let (rows, changed) = (BTreeMap::new(), VecDeque::new());
+        Shelf { rows, changed, forgotten: 0, after: 0, digest: 0 }
     }
 }
 
-impl<V: PartialEq> Shelf<V> {
+impl<V: PartialEq + Clone> Shelf<V> {
     /// An empty one at a version.
     pub(crate) fn at(version: u64) -> Self {
         Shelf { after: version, ..Shelf::default() }
@@ -38,32 +67,44 @@ impl<V: PartialEq> Shelf<V> {
 
     /// Puts a row, or takes it away. `false`: it stays as it was, which is no change.
     pub(crate) fn set(&mut self, version: u64, key: RowKey, row: Option<V>) -> bool {
-        let key = match row {
-            None => match self.rows.remove_entry(&key) {
-                Some((key, _)) => key,
-                None => return false,
-            },
-            Some(row) => match self.rows.get_key_value(&key) {
-                Some((_, (_, present))) if *present == row => return false,
-                known => {
-                    let key = known.map_or_else(|| Arc::new(key), |(key, _)| Arc::clone(key));
-                    self.rows.insert(Arc::clone(&key), (version, row));
-                    key
-                }
-            },
-        };
-        if self.changed.len() == MOST_CHANGES
-            && let Some((oldest, _)) = self.changed.pop_front()
-        {
-            self.after = oldest;
+        let before = self.rows.get_key_value(&key);
+        if before.map(|(_, kept)| &kept.row) == row.as_ref() {
+            return false;
         }
-        self.changed.push_back((version, key));
+        let overtaken = before.map(|(_, kept)| kept.change);
+        let key = before.map_or_else(|| Arc::new(key), |(key, _)| Arc::clone(key));
+        if let Some(change) = overtaken.and_then(|change| self.remembered(change)) {
+            change.what = What::Overtaken;
+        }
+        if self.changed.len() == MOST_CHANGES
+            && let Some(oldest) = self.changed.pop_front()
+        {
+            (self.after, self.forgotten) = (oldest.version, self.forgotten + 1);
+        }
+        let change = self.forgotten + self.changed.len() as u64;
+        let what = match row {
+            Some(row) => {
+                let kept = Kept { version, change, row: row.clone() };
+                self.rows.insert(Arc::clone(&key), kept);
+                What::Put(row)
+            }
+            None => {
+                self.rows.remove(&key);
+                What::Gone
+            }
+        };
+        self.changed.push_back(Change { version, key, what });
         true
+    }
+
+    fn remembered(&mut self, change: u64) -> Option<&mut Change<V>> {
+        let at = usize::try_from(change.checked_sub(self.forgotten)?).ok()?;
+        self.changed.get_mut(at)
     }
 
     /// Version at which a row was last changed.
     pub(crate) fn version_of(&self, key: &RowKey) -> Option<u64> {
-        self.rows.get(key).map(|(version, _)| *version)
+        self.rows.get(key).map(|kept| kept.version)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -72,7 +113,7 @@ impl<V: PartialEq> Shelf<V> {
 
     /// All rows.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&RowKey, &V)> {
-        self.rows.iter().map(|(key, (_, row))| (&**key, row))
+        self.rows.iter().map(|(key, kept)| (&**key, &kept.row))
     }
 
     /// Rows put (with their content) and taken away after a version, each as it is now. `None`: too
@@ -81,18 +122,16 @@ impl<V: PartialEq> Shelf<V> {
         if version < self.after {
             return None;
         }
-        let first = self.changed.partition_point(|(at, _)| *at <= version);
-        let (mut rows, mut gone) = (Vec::new(), BTreeSet::new());
-        for (at, key) in self.changed.range(first..) {
-            match self.rows.get(key) {
-                // It was changed again, which follows.
-                Some((last, _)) if last != at => {}
-                Some((_, row)) => rows.push((&**key, Some(row))),
-                None => {
-                    if gone.insert(&**key) {
-                        rows.push((&**key, None));
-                    }
-                }
+        let first = self.changed.partition_point(|change| change.version <= version);
+        let mut rows = Vec::with_capacity(self.changed.len() - first);
+        // One that was put again after it was taken away is not gone.
+        let back = |key: &RowKey| self.rows.contains_key(key);
+        let mut gone = BTreeSet::new();
+        for Change { key, what, .. } in self.changed.range(first..) {
+            match what {
+                What::Put(row) => rows.push((&**key, Some(row))),
+                What::Gone if !back(key) && gone.insert(&**key) => rows.push((&**key, None)),
+                What::Gone | What::Overtaken => {}
             }
         }
         Some(rows)
@@ -103,7 +142,7 @@ impl Shelf {
     /// [`Shelf::set`] of a row as it is sent.
     pub(crate) fn put(&mut self, version: u64, key: RowKey, row: Option<Written>) -> bool {
         let digest = |row: Option<&Written>| row.map_or(0, |row| row_digest(row));
-        let before = digest(self.rows.get(&key).map(|(_, row)| row));
+        let before = digest(self.rows.get(&key).map(|kept| &kept.row));
         let now = digest(row.as_ref());
         self.digest = self.digest.wrapping_sub(before).wrapping_add(now);
         self.set(version, key, row)
@@ -111,7 +150,7 @@ impl Shelf {
 
     /// Sum of the digests of all rows but one.
     pub(crate) fn digest_without(&self, key: &RowKey) -> u64 {
-        let left_out = self.rows.get(key).map_or(0, |(_, row)| row_digest(row));
+        let left_out = self.rows.get(key).map_or(0, |kept| row_digest(&kept.row));
         self.digest.wrapping_sub(left_out)
     }
 

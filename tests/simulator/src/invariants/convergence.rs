@@ -1,5 +1,5 @@
 //! In the end the cluster is as it was asked to be, everywhere.
-use super::{capacity, global, may_be_current, places, secrets, slots};
+use super::{capacity, global, may_be_current, place, places, secrets, slots, starts_first};
 use crate::{
     node::{ContainerState, Image},
     world::World,
@@ -122,12 +122,23 @@ fn service_is_as_asked(state: &State, service: &Service) -> Result<bool, String>
     Ok(places.values().flatten().any(|t| image(t) == Image::Once))
 }
 
-/// Where an update or a way back is complete, nothing is of another version.
+/// Where an update or a way back is complete, nothing is of another version, unless its successor
+/// was to start first, failed, and is not tried again.
 fn is_up_to_date(service: &Service, tasks: &[&Task]) -> Result<(), String> {
     use UpdateState::{Completed, RollbackCompleted};
     let state = service.update_status.as_ref().map(|u| u.state);
+    let given_up = |old: &Task| {
+        tasks.iter().any(|t| {
+            t.status.state.is_terminal()
+                && place(t) == place(old)
+                && may_be_current(service, t)
+                && slots::may_give_up(t, Timestamp(i64::MAX))
+        })
+    };
     let old = |t: &&&Task| {
-        slots::is_wanted(t) && t.status.state == TaskState::Running && !may_be_current(service, t)
+        let runs = slots::is_wanted(t) && t.status.state == TaskState::Running;
+        let stays = starts_first(service) && given_up(t);
+        runs && !may_be_current(service, t) && !stays
     };
     match tasks.iter().find(old) {
         Some(task) if matches!(state, None | Some(Completed | RollbackCompleted)) => {

@@ -37,6 +37,9 @@ use tokio::{
 /// Files a node needs at most: its connection, and the one it joins with.
 const FILES: u64 = 2;
 
+/// Files of the program itself.
+const OTHER_FILES: u64 = 64;
+
 /// Between two lines.
 const PACE: Duration = Duration::from_millis(100);
 
@@ -71,7 +74,7 @@ struct Options {
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let _ = rustls::crypto::ring::default_provider().install_default();
-    allow_files(options.count as u64 * FILES + 64)?;
+    allow_files(options.count as u64)?;
     let counters = Arc::new(Counters::default());
     let states = Arc::new(Mutex::new(Vec::new()));
     let nodes = Arc::new(Nodes {
@@ -199,15 +202,22 @@ fn description(index: usize) -> NodeDescription {
     }
 }
 
-/// Raises the limit of open files to at least so many.
-fn allow_files(wanted: u64) -> anyhow::Result<()> {
+/// Raises the limit of open files to so many, or to the highest this process may have, which must
+/// do for a connection of each node and some that are being made.
+fn allow_files(nodes: u64) -> anyhow::Result<()> {
+    let wanted = nodes * FILES + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(());
     }
-    let maximum = limit.maximum.map(|most| most.max(wanted));
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
-    raised.with_context(|| format!("cannot raise the limit of open files to {wanted}"))?;
-    ensure!(getrlimit(Resource::Nofile).current.is_none_or(|now| now >= wanted), "it stays low");
+    let more = limit.maximum.map(|most| most.max(wanted));
+    let beyond = Rlimit { current: Some(wanted), maximum: more };
+    if setrlimit(Resource::Nofile, beyond).is_err() {
+        let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        setrlimit(Resource::Nofile, most).context("cannot raise the limit of open files")?;
+    }
+    let now = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let least = nodes + nodes / 4 + OTHER_FILES;
+    ensure!(now >= least, "{nodes} nodes need {least} open files; the limit is {now}");
     Ok(())
 }

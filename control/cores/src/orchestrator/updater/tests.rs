@@ -655,6 +655,32 @@ fn an_update_is_not_complete_while_an_old_task_runs_until_the_new_one_does() {
 }
 
 #[test]
+fn an_update_is_not_complete_while_the_new_task_is_rejected_and_made_again() {
+    let mut world = service(1, |u| {
+        u.order = Some(Order::START_FIRST);
+        u.failure_action = Some(Action::CONTINUE);
+    });
+    world.update("web");
+    let mut task = made(&mut world);
+    for _ in 0..4 {
+        world.end(&task.id, TaskState::Rejected);
+        world.run();
+        // Also while the rejected one is kept until its time has come.
+        world.pass(2_000);
+        world.run();
+        assert!(overlaps(&world));
+        assert_eq!(status(&world).0, UpdateState::Updating);
+        world.pass(10_000);
+        task = made(&mut world);
+    }
+    world.settle();
+    world.pass(6_000);
+    world.run();
+    assert!(!overlaps(&world));
+    assert_eq!(status(&world).0, UpdateState::Completed);
+}
+
+#[test]
 fn scaling_during_an_update_leaves_it_under_way() {
     let mut world = update_that_waits_for_a_node(2);
     world.scale("web", 3);
