@@ -173,10 +173,25 @@ impl Manager {
         Ok(())
     }
 
-    /// The key the cluster locks its managers with now; `None` inside when it does not, outside when
-    /// this manager does not know yet.
+    /// The key the cluster locks its managers with, as far as this one knows; `None` inside when it does
+    /// not, outside when this manager knows nothing of the cluster yet.
     pub fn unlock_key(&self) -> Option<Option<String>> {
         self.store().read(|state| state.cluster.as_ref().map(|c| c.unlock_key.clone()))
+    }
+
+    /// The lock to take instead of `present`, if the cluster wants another one now. A manager that has
+    /// started hears again, entry by entry, of every lock there was: one of those must not be taken, so
+    /// it looks only after it has caught up, and is refused while nobody leads.
+    pub async fn other_lock(
+        &self,
+        present: Option<&str>,
+    ) -> Result<Option<Option<String>>, ManagerError> {
+        let other = |wanted: &Option<String>| wanted.as_deref() != present;
+        if self.unlock_key().is_none_or(|known| !other(&known)) {
+            return Ok(None);
+        }
+        self.control().catch_up().await?;
+        Ok(self.unlock_key().filter(other))
     }
 
     /// Locks the store with this key from now on, or not at all.

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 
 /// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -56,31 +56,37 @@ pub(crate) async fn keep(member: Arc<Member>, folders: Folders) {
             }
             followed = tls.orders;
         }
-        let mut versions = member.manager().map(|manager| manager.store().watch());
-        let pause =
-            match conform(&member, &folders, wanted, &tls, (&mut renewal, &mut trusted)).await {
-                Ok(()) => renewal.saturating_sub(now()).min(LONGEST_SLEEP),
-                Err(error) => {
-                    tracing::warn!("the node is not yet what the swarm wants it to be: {error:#}");
-                    RETRY
-                }
-            };
+        let conforms = conform(&member, &folders, wanted, &tls, (&mut renewal, &mut trusted)).await;
+        let pause = match &conforms {
+            Ok(()) => renewal.saturating_sub(now()).min(LONGEST_SLEEP),
+            Err(error) => {
+                tracing::warn!("the node is not yet what the swarm wants it to be: {error:#}");
+                RETRY
+            }
+        };
         tokio::select! {
             () = sleep(pause) => {}
             changed = roles.changed() => if changed.is_err() { return },
             changed = wishes.changed() => if changed.is_err() { return },
-            () = lock_changes(&member, versions.as_mut()) => {}
+            // What has just failed is tried again after the pause and not at once.
+            () = lock_changes(&member), if conforms.is_ok() => {}
         }
     }
 }
 
-/// Until the cluster wants another lock than there is.
-async fn lock_changes(member: &Member, versions: Option<&mut watch::Receiver<u64>>) {
-    let Some(versions) = versions else { return std::future::pending().await };
-    while versions.changed().await.is_ok() {
-        let wanted = member.manager().and_then(|manager| manager.unlock_key());
-        if wanted.is_some_and(|wanted| wanted != member.unlock_key()) {
-            return;
+/// Until the cluster wants another lock than there is. The manager part is the present one, which may have
+/// been started a moment ago.
+async fn lock_changes(member: &Member) {
+    if let Some(manager) = member.manager() {
+        let mut versions = manager.store().watch();
+        loop {
+            let wanted = manager.unlock_key();
+            if wanted.is_some_and(|wanted| wanted != member.unlock_key()) {
+                return;
+            }
+            if versions.changed().await.is_err() {
+                break;
+            }
         }
     }
     std::future::pending().await
@@ -90,9 +96,7 @@ async fn lock_changes(member: &Member, versions: Option<&mut watch::Receiver<u64
 /// and with the new one: whichever the store needs after a crash opens both.
 async fn relock(member: &Member, folders: &Folders, manager: &Manager) -> Result<()> {
     let present = member.unlock_key();
-    let Some(wanted) = manager.unlock_key().filter(|wanted| *wanted != present) else {
-        return Ok(());
-    };
+    let Some(wanted) = manager.other_lock(present.as_deref()).await? else { return Ok(()) };
     let certificate = member.certificate.borrow().clone();
     let dir = CertificateDir::new(&folders.data_root);
     let both = match (&present, &wanted) {

@@ -9,6 +9,7 @@ mod dns;
 mod errors;
 mod faults;
 mod fixture;
+mod lock;
 mod managers;
 mod metrics;
 mod overlay;

@@ -4,7 +4,7 @@
 use crate::support::*;
 use shoal_identity::{NodeCertificate, client_config, connect, peer_config};
 use shoal_manager::{InitRequest, Manager, ManagerConfig};
-use shoal_model::{ErrorKind, NodeState, Role, docker};
+use shoal_model::{ErrorKind, NodeState, Role, Rotations, docker};
 use shoal_rpc::{
     Bearings, ManagersListRequest, RaftAppend, RaftRequest, managers_client::ManagersClient,
     raft_appended::Answer, raft_client::RaftClient,
@@ -307,4 +307,76 @@ async fn wait_for_write(manager: &Manager, name: &str) -> String {
         }
     };
     timeout(Duration::from_secs(20), write).await.expect("no write was accepted")
+}
+
+/// Changes the cluster's specification, and its unlock key where asked; gives the key that is in force then.
+async fn respecify(
+    manager: &Manager,
+    unlock_key: bool,
+    edit: impl FnOnce(&mut docker::SwarmSpec),
+) -> String {
+    let (version, mut spec) = manager.store().read(|s| {
+        let cluster = s.cluster.as_ref().unwrap();
+        (cluster.meta.version, cluster.spec.clone())
+    });
+    edit(&mut spec);
+    let rotate = Rotations { unlock_key, ..Rotations::default() };
+    manager.control().update_swarm(version, spec, rotate).await.unwrap();
+    manager.control().catch_up().await.unwrap();
+    manager.unlock_key().unwrap().unwrap()
+}
+
+/// Whether a manager's store has a snapshot.
+fn has_snapshot(dir: &TempDir) -> bool {
+    let files = std::fs::read_dir(dir.path().join("raft")).unwrap();
+    files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("snapshot-"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_manager_that_starts_takes_no_lock_that_was_in_force_once() {
+    let mut managers = Managers::start(3).await;
+    let first = &managers.all[0];
+    // Each manager has a snapshot with the old key, and the new one in its log alone.
+    let old = respecify(first, false, |spec| {
+        spec.raft.get_or_insert_default().snapshot_interval = Some(1);
+        spec.encryption_config.get_or_insert_default().auto_lock_managers = Some(true);
+    })
+    .await;
+    let mut seen = (0, Instant::now());
+    wait(Duration::from_secs(60), || {
+        let version = first.store().read(|s| s.version);
+        if version != seen.0 {
+            seen = (version, Instant::now());
+        }
+        let quiet = seen.1.elapsed() > Duration::from_millis(500);
+        (quiet && managers.dirs.iter().all(has_snapshot)).then_some(())
+    })
+    .await;
+    let new = respecify(first, true, |spec| {
+        spec.raft.get_or_insert_default().snapshot_interval = Some(1_000_000);
+    })
+    .await;
+    assert_ne!(old, new);
+    let mut away = Vec::new();
+    for manager in managers.all.drain(..) {
+        away.push((manager.listening(), manager.certificate()));
+        manager.shutdown().await;
+    }
+    let restart = |index: usize| {
+        let (addr, certificate) = away[index].clone();
+        Manager::restart(at(managers.dirs[index].path(), addr), certificate)
+    };
+    let alone = restart(1).await.unwrap();
+    assert_eq!(alone.unlock_key(), Some(Some(old.clone())), "what it has in memory");
+    let refused = alone.other_lock(Some(&new)).await.unwrap_err().to_string();
+    assert!(refused.contains("The swarm does not have a leader."), "{refused}");
+    // With another one it knows what counts.
+    let other = restart(2).await.unwrap();
+    wait_for_write(&alone, "next").await;
+    assert_eq!(alone.other_lock(Some(&new)).await.unwrap(), None);
+    assert_eq!(alone.other_lock(Some(&old)).await.unwrap(), Some(Some(new.clone())));
+    assert_eq!(other.other_lock(None).await.unwrap(), Some(Some(new)));
+    for manager in [alone, other] {
+        manager.shutdown().await;
+    }
 }
