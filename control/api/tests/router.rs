@@ -262,10 +262,6 @@ fn what_this_version_lacks_is_refused_and_never_ignored() {
         ("/volumes/create", json!({ "Name": "s" })),
         ("/images/create?fromImage=x&tag=1", Value::Null),
         ("/swarm/update?version=1", json!({ "TaskDefaults": { "LogDriver": { "Name": "x" } } })),
-        (
-            "/swarm/init",
-            json!({ "Spec": { "CAConfig": { "SigningCACert": "x", "SigningCAKey": "y" } } }),
-        ),
         ("/build", Value::Null),
     ] {
         let answer = f.post(path, body);

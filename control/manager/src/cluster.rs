@@ -1,7 +1,7 @@
 //! Making a cluster: its objects, with Docker's defaults.
 use crate::{authority, clock, control::root, error::invalid, manager::ManagerConfig};
 use ipnetwork::{Ipv4Network, Ipv6Network};
-use shoal_cores::allocate_subnet;
+use shoal_cores::{Needed, RootRefusal, allocate_subnet};
 use shoal_identity::{
     Identity, JoinToken, NODE_VALIDITY, NodeCertificate, NodeKey, RootCa, RootCertificate, id,
 };
@@ -49,10 +49,9 @@ pub(crate) struct Founding {
 }
 
 impl Founding {
-    /// With a root of its own.
-    fn own(spec: &docker::SwarmSpec) -> Result<Founding, crate::ManagerError> {
+    /// With this root, whose key the cluster keeps.
+    fn by(root: &RootCa, spec: &docker::SwarmSpec) -> Result<Founding, crate::ManagerError> {
         let (now, key) = (clock::now(), NodeKey::create()?);
-        let root = RootCa::create(now)?;
         let Identity { node_id, role, cluster_id } = founder();
         let lifetime = node_validity(spec);
         let csr = key.csr_pem()?;
@@ -62,31 +61,45 @@ impl Founding {
         Ok(Founding { root: root.certificate().clone(), root_key, certificate })
     }
 
-    /// With the root of the external CA that the specification names, if it names one.
+    /// With the root that the specification gives, or that the external CA has which it names; else with
+    /// one of its own. The same is asked of a root as when the cluster is to rotate to it.
     pub(crate) async fn of(spec: &docker::SwarmSpec) -> Result<Founding, crate::ManagerError> {
         root::check_protocols(spec)?;
+        check_expiry(spec)?;
         let externals = authority::externals(spec);
-        let Some(first) = externals.first() else { return Founding::own(spec) };
-        let Some(pem) = first.ca_cert.as_deref().filter(|pem| !pem.is_empty()) else {
-            return Err(refused(
-                "an external CA of a new swarm needs its root certificate, which becomes the swarm's: \
-                 add cacert=FILE to --external-ca",
-            )
-            .into());
+        let (certificate, key) = root::asked(spec);
+        let given = match (certificate, externals.first()) {
+            (Some(pem), _) => root::given(pem, key)?,
+            (None, _) if key.is_some() => return Err(invalid(RootRefusal::KeyAlone).into()),
+            (None, None) => return Founding::by(&RootCa::create(clock::now())?, spec),
+            (None, Some(first)) => {
+                let pem = first.ca_cert.as_deref().filter(|pem| !pem.is_empty()).ok_or_else(|| {
+                    refused(
+                        "an external CA of a new swarm needs its root certificate, which becomes the \
+                         swarm's: add cacert=FILE to --external-ca",
+                    )
+                })?;
+                root::given(pem, None)?
+            }
         };
-        let given = root::given(pem, None)?.root;
-        let urls = authority::urls(externals, &given, &given)?;
+        let urls = authority::urls(externals, &given.root, &given.root)?;
+        match &given.ca {
+            // As later: an external CA that is named is asked, also if the key is at hand.
+            Some(ca) if urls.is_empty() => return Founding::by(ca, spec),
+            None if urls.is_empty() => return Err(root::unreachable(Needed::Desired, &[]).into()),
+            _ => {}
+        }
         let key = NodeKey::create()?;
         let csr = key.csr_pem()?;
         // There is no certificate yet to show.
-        let (founder, trusted) = (founder(), [given.clone()]);
-        let asked = authority::ask(&urls, &given, &trusted, &csr, &founder, None);
+        let (founder, trusted) = (founder(), [given.root.clone()]);
+        let asked = authority::ask(&urls, &given.root, &trusted, &csr, &founder, None);
         let pem = timeout(authority::SIGN_WAIT, asked).await.unwrap_or_else(|_| {
             let text = format!("no external CA has signed within {:?}", authority::SIGN_WAIT);
             Err(ControlError::new(ErrorKind::Unavailable, text))
         })?;
-        let certificate = NodeCertificate::new(key, &pem, given.clone())?;
-        Ok(Founding { root: given, root_key: String::new(), certificate })
+        let certificate = NodeCertificate::new(key, &pem, given.root.clone())?;
+        Ok(Founding { root_key: given.key(), root: given.root, certificate })
     }
 }
 
@@ -101,7 +114,8 @@ pub(crate) fn create(
     config: &ManagerConfig,
     request: InitRequest,
 ) -> Result<NewCluster, crate::ManagerError> {
-    let founding = Founding::own(&request.request.spec.clone().unwrap_or_default())?;
+    let spec = request.request.spec.clone().unwrap_or_default();
+    let founding = Founding::by(&RootCa::create(clock::now())?, &spec)?;
     create_with(config, request, founding)
 }
 
@@ -115,7 +129,8 @@ pub(crate) fn create_with(
     let InitRequest { request, availability } = request;
     let (address_pools, subnet_size) = pools(&request)?;
     let data_path_port = data_path_port(request.data_path_port)?;
-    let spec = filled(request.spec.unwrap_or_default());
+    let mut spec = filled(request.spec.unwrap_or_default());
+    root::forget(&mut spec);
     let Identity { node_id, cluster_id, .. } = certificate.identity().clone();
     let unlock_key = locks(&spec).then(|| UnlockKey::random().reveal().to_string());
     let cluster = Cluster {
@@ -273,11 +288,7 @@ pub(crate) fn updated(
     if asked.dispatcher.as_ref().and_then(|d| d.heartbeat_period).is_some_and(|p| p < 0) {
         return Err(invalid("heartbeat time period cannot be a negative duration"));
     }
-    let expiry = asked.ca_config.as_ref().and_then(|c| c.node_cert_expiry).unwrap_or(0);
-    let hour = 3_600_000_000_000;
-    if expiry != 0 && expiry < hour {
-        return Err(invalid("minimum certificate expiry time must be: 1h0m0s"));
-    }
+    check_expiry(&asked)?;
     let asked = filled(asked);
     let ticks = |spec: &docker::SwarmSpec| {
         spec.raft.as_ref().map(|r| (r.election_tick, r.heartbeat_tick, r.keep_old_snapshots))
@@ -288,6 +299,16 @@ pub(crate) fn updated(
         ));
     }
     Ok(asked)
+}
+
+/// Certificates must not end before nodes can renew them. Docker's text.
+fn check_expiry(spec: &docker::SwarmSpec) -> Result<(), ControlError> {
+    let expiry = spec.ca_config.as_ref().and_then(|c| c.node_cert_expiry).unwrap_or(0);
+    let hour = 3_600_000_000_000;
+    match expiry != 0 && expiry < hour {
+        true => Err(invalid("minimum certificate expiry time must be: 1h0m0s")),
+        false => Ok(()),
+    }
 }
 
 /// Whether managers lock their keys.

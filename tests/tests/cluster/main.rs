@@ -9,6 +9,7 @@ mod dns;
 mod errors;
 mod faults;
 mod fixture;
+mod given;
 mod lock;
 mod managers;
 mod metrics;

@@ -79,7 +79,6 @@ async fn init(State(ctx): State<ApiContext>, body: Body) -> Answer {
     let (request, availability): (docker::SwarmInitRequest, _) = request(body).await?;
     if let Some(spec) = &request.spec {
         check(spec)?;
-        check_first(spec)?;
     }
     Ok(ok(json!(ctx.swarm.init(request, availability).await?)))
 }
@@ -112,15 +111,6 @@ async fn update(State(ctx): State<ApiContext>, params: Params, body: Body) -> An
 
 fn is_set(text: &Option<String>) -> bool {
     text.as_ref().is_some_and(|text| !text.is_empty())
-}
-
-/// Refuses what this version cannot do with the root of a swarm that is only being made.
-fn check_first(spec: &docker::SwarmSpec) -> Result<(), ApiError> {
-    let Some(ca) = &spec.ca_config else { return Ok(()) };
-    if is_set(&ca.signing_ca_key) || is_set(&ca.signing_ca_cert) {
-        return Err(ApiError::absent("a given root CA (CAConfig.SigningCACert) of a new swarm is"));
-    }
-    Ok(())
 }
 
 /// Refuses settings this version would have to ignore.

@@ -23,29 +23,50 @@ const CROSS_SIGN_WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct Given {
     pub(crate) root: RootCertificate,
     /// With its key, if that was given, too.
-    ca: Option<RootCa>,
+    pub(crate) ca: Option<RootCa>,
 }
 
-/// Looks at what a specification says of the root, and gives the cluster as it is to be. Certificate and
-/// key are not kept in the specification: the key is a secret, and one without the other would be a wish
-/// for an external CA when the specification is sent back (Docker's reason, too).
+impl Given {
+    /// The key for the cluster's object; empty if it was not given.
+    pub(crate) fn key(&self) -> String {
+        self.ca.as_ref().map_or(String::new(), |ca| ca.key_pem().to_string())
+    }
+}
+
+/// Certificate and key of the root that a specification gives.
+pub(crate) fn asked(spec: &docker::SwarmSpec) -> (Option<&str>, Option<&str>) {
+    fn text(text: &Option<String>) -> Option<&str> {
+        text.as_deref().filter(|text| !text.trim().is_empty())
+    }
+    let ca = spec.ca_config.as_ref();
+    (ca.and_then(|ca| text(&ca.signing_ca_cert)), ca.and_then(|ca| text(&ca.signing_ca_key)))
+}
+
+/// Takes certificate and key out of a specification that is kept: the key is a secret, and one without the
+/// other would be a wish for an external CA when the specification is sent back (Docker's reason, too).
+pub(crate) fn forget(spec: &mut docker::SwarmSpec) {
+    if let Some(ca) = &mut spec.ca_config {
+        (ca.signing_ca_cert, ca.signing_ca_key) = (None, None);
+    }
+}
+
+/// Looks at what a specification says of the root, and gives the cluster as it is to be. The specification
+/// then has neither the root nor its key.
 pub(crate) async fn changed(
     inner: &Inner,
     present: &Cluster,
     spec: &mut docker::SwarmSpec,
     own: &NodeCertificate,
 ) -> Result<Cluster, ControlError> {
-    let ca = spec.ca_config.get_or_insert_default();
-    let text = |text: &mut Option<String>| text.take().filter(|text| !text.trim().is_empty());
-    let (certificate, key) = (text(&mut ca.signing_ca_cert), text(&mut ca.signing_ca_key));
-    let force = ca.force_rotate.unwrap_or(0);
     check_protocols(spec)?;
-    let given = certificate.map(|pem| given(&pem, key.as_deref())).transpose()?;
+    let (certificate, key) = asked(spec);
+    let given = certificate.map(|pem| given(pem, key)).transpose()?;
     let wish = RootWish {
         certificate: given.as_ref().map(|given| given.root.pem()),
         key: key.is_some(),
-        force,
+        force: spec.ca_config.as_ref().and_then(|ca| ca.force_rotate).unwrap_or(0),
     };
+    forget(spec);
     let plan = plan_root(present, wish).map_err(invalid)?;
     let root = root_of(&present.root_certificate)?;
     let next = present.root_rotation.as_ref().map(|r| root_of(&r.certificate)).transpose()?;
@@ -57,14 +78,12 @@ pub(crate) async fn changed(
             Needed::Next => next.as_ref(),
         };
         if let Some(of) = of {
-            reachable(spec, of, &root, own, needed.as_str()).await?;
+            reachable(spec, of, &root, own, *needed).await?;
         }
     }
     // Also what is not needed must be well written.
     urls(externals(spec), &root, &root)?;
     let mut cluster = present.clone();
-    let key_of =
-        |ca: &Option<RootCa>| ca.as_ref().map_or(String::new(), |c| c.key_pem().to_string());
     let towards = match (plan.change, given) {
         (RootChange::Keep, _) => return Ok(cluster),
         (RootChange::Generate, _) => {
@@ -74,7 +93,7 @@ pub(crate) async fn changed(
         }
         (RootChange::Begin, Some(given)) => given,
         (RootChange::Adopt, Some(given)) => {
-            cluster.root_key = key_of(&given.ca);
+            cluster.root_key = given.key();
             if cluster.root_rotation.take().is_some() {
                 tracing::info!("the rotation of the root CA is given up; the present root stays");
             }
@@ -82,7 +101,7 @@ pub(crate) async fn changed(
         }
         (RootChange::Rekey, Some(given)) => {
             if let Some(rotation) = &mut cluster.root_rotation {
-                rotation.key = key_of(&given.ca);
+                rotation.key = given.key();
             }
             return Ok(cluster);
         }
@@ -107,7 +126,7 @@ pub(crate) async fn changed(
     cluster.root_rotation = Some(RootRotation {
         certificate: towards.root.pem().to_owned(),
         digest,
-        key: key_of(&towards.ca),
+        key: towards.key(),
         cross_signed,
     });
     Ok(cluster)
@@ -127,7 +146,7 @@ pub(crate) fn given(pem: &str, key: Option<&str>) -> Result<Given, ControlError>
         Some(key) => Some(RootCa::from_pem(root.pem(), key).map_err(|e| match e {
             // Docker's words first.
             shoal_identity::IdentityError::KeyMismatch(_) => {
-                invalid(format!("certificate key mismatch: {e}"))
+                invalid(format!("certificate key mismatch: {e}; give the key it was made with"))
             }
             e => wrong(e),
         })?),
@@ -147,7 +166,8 @@ pub(crate) fn given(pem: &str, key: Option<&str>) -> Result<Given, ControlError>
 fn check_dates(begin: Timestamp, end: Timestamp, now: Timestamp) -> Result<(), ControlError> {
     if now < begin || now > end {
         return Err(invalid(
-            "error while validating Root CA Certificate: x509: certificate has expired or is not yet valid",
+            "error while validating Root CA Certificate: x509: certificate has expired or is not yet valid; \
+             give one that is in force",
         ));
     }
     match end < now.after(SHORTEST_ROOT) {
@@ -179,7 +199,7 @@ async fn reachable(
     of: &RootCertificate,
     present: &RootCertificate,
     own: &NodeCertificate,
-    which: &str,
+    which: Needed,
 ) -> Result<(), ControlError> {
     let urls = urls(externals(spec), of, present)?;
     let roots = [present.clone(), of.clone()];
@@ -192,14 +212,20 @@ async fn reachable(
         return Ok(());
     }
     let reasons: Vec<String> = tried.into_iter().filter_map(Result::err).collect();
+    Err(unreachable(which, &reasons))
+}
+
+/// None of a root's external CAs answers, or there is none. Docker's words, and why.
+pub(crate) fn unreachable(which: Needed, reasons: &[String]) -> ControlError {
     let reasons = match reasons.is_empty() {
         true => "none is named for it".to_owned(),
         false => reasons.join("; "),
     };
-    Err(invalid(format!(
-        "there must be at least one valid, reachable external CA corresponding to the {which} CA \
-         certificate: {reasons}"
-    )))
+    invalid(format!(
+        "there must be at least one valid, reachable external CA corresponding to the {} CA \
+         certificate: {reasons}",
+        which.as_str(),
+    ))
 }
 
 async fn cross_signed_outside(

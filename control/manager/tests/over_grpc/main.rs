@@ -5,6 +5,7 @@ mod cluster;
 mod control;
 mod drain;
 mod external;
+mod given;
 mod managers;
 mod rotation;
 mod support;
