@@ -1,5 +1,8 @@
 //! What every handler works with.
-use crate::seam::{Swarm, read};
+use crate::{
+    events::Events,
+    seam::{Swarm, read},
+};
 use shoal_containers::Runtime;
 use shoal_images::ImageStore;
 use shoal_model::{ControlError, GenericResource, Plugin, State};
@@ -49,6 +52,8 @@ pub struct ApiContext {
     pub runtime: Runtime,
     /// This host.
     pub engine: Arc<EngineInfo>,
+    /// What happens in the cluster; [`crate::serve`] sees to it.
+    pub events: Events,
 }
 
 impl ApiContext {

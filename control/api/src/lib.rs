@@ -9,6 +9,7 @@ mod context;
 mod convert;
 mod entry;
 mod error;
+mod events;
 mod filters;
 mod lookup;
 #[cfg(feature = "testing")]
@@ -25,6 +26,7 @@ mod times;
 
 pub use context::{ApiContext, EngineInfo};
 pub use entry::router;
+pub use events::Events;
 pub use metrics::metrics_router;
 pub use seam::{LocalState, Swarm, SwarmInfo};
 pub use server::{Listener, serve};

@@ -23,6 +23,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::sync::watch;
 
 /// Docker's text for a node in no cluster.
 const NO_SWARM: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
@@ -49,6 +50,7 @@ struct Inner {
     state: State,
     info: SwarmInfo,
     next: u64,
+    versions: watch::Sender<u64>,
 }
 
 impl MemorySwarm {
@@ -119,7 +121,9 @@ impl Inner {
                 ErrorKind::AlreadyExists,
                 format!("rpc error: code = AlreadyExists desc = name conflicts with an existing object: {e}"),
             ),
-        })
+        })?;
+        self.versions.send_replace(index);
+        Ok(())
     }
 
     fn create(
@@ -333,6 +337,12 @@ impl Swarm for MemorySwarm {
     fn read(&self, look: &mut dyn FnMut(&State)) -> Result<(), ControlError> {
         look(&self.manager()?.state);
         Ok(())
+    }
+
+    fn progress(&self) -> Option<(watch::Receiver<u64>, Option<String>)> {
+        let inner = self.inner();
+        let managed = inner.info.control_available;
+        managed.then(|| (inner.versions.subscribe(), inner.info.leader.clone()))
     }
 
     async fn init(

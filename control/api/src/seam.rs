@@ -5,6 +5,7 @@ use shoal_model::{
     Availability, ControlError, DependencyKind, DependencySpec, LogLine, LogOptions, Rotations,
     State, docker,
 };
+use tokio::sync::watch;
 
 /// A node's membership, in Docker's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -69,6 +70,10 @@ pub trait Swarm: Send + Sync + 'static {
     async fn catch_up(&self) -> Result<(), ControlError> {
         Ok(())
     }
+
+    /// On a manager: the number of the newest transaction in its state, as it grows, and the id of the
+    /// manager that leads, where it is known. `None` on any other node.
+    fn progress(&self) -> Option<(watch::Receiver<u64>, Option<String>)>;
 
     /// Makes a cluster of this node and gives the node's id. Defaults in the request are not filled.
     async fn init(

@@ -1,6 +1,6 @@
 //! Accepting connections: one task per listener and one per connection, all owned by [`serve`].
 //! When `shutdown` completes, idle connections are closed, busy ones get [`GRACE`] to end.
-use crate::{context::ApiContext, entry::router};
+use crate::{context::ApiContext, entry::router, events};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use std::{future::Future, io, sync::Arc, time::Duration};
 use tokio::{
@@ -35,6 +35,7 @@ pub async fn serve(
     if listeners.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no socket to serve the API on"));
     }
+    let following = tokio::spawn(events::follow(ctx.events.clone(), Arc::clone(&ctx.swarm)));
     let routes = router(ctx);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let (stop, stopped) = watch::channel(false);
@@ -45,6 +46,7 @@ pub async fn serve(
     }
     drop(stopped);
     shutdown.await;
+    following.abort();
     stop.send_replace(true);
     if tokio::time::timeout(GRACE, async { while accepting.join_next().await.is_some() {} })
         .await

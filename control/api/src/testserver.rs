@@ -1,6 +1,6 @@
 //! The server over a [`MemorySwarm`] on a socket of its own, and the real `docker` against it. For
 //! tests; needs root, since the container runtime makes a cgroup.
-use crate::{ApiContext, EngineInfo, Listener, memory::MemorySwarm, serve};
+use crate::{ApiContext, EngineInfo, Events, Listener, memory::MemorySwarm, serve};
 use shoal_containers::{Runtime, RuntimeConfig};
 use shoal_images::ImageStore;
 use std::{
@@ -153,5 +153,6 @@ async fn context(folder: &Path, cgroup: String, swarm: Arc<MemorySwarm>) -> ApiC
             git_commit: String::new(),
             debug: false,
         }),
+        events: Events::default(),
     }
 }

@@ -236,3 +236,31 @@ fn lists_of_what_is_not_there_are_empty_and_creating_it_is_refused() {
     }
     assert!(refused(&s, &["inspect", "nothing"]).contains("No such object: nothing"));
 }
+
+#[test]
+fn events_of_secrets_are_shown_while_they_happen_and_afterwards() {
+    let s = server();
+    // The client cuts times to whole seconds: until the one that goes on is over.
+    let past = ["events", "--since", "1h", "--until=-1s", "--filter", "type=secret"];
+    // What was before the server's first look is no news.
+    let shown = (0..100).find_map(|round| {
+        let name = format!("key-{round}");
+        let made =
+            s.docker_with(&["secret", "create", "--label", "a=b", &name, "-"], b"x").unwrap();
+        assert!(made.status.success(), "{made:?}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let shown = ok(&s, &past);
+        shown.contains(&format!("(name={name})")).then_some(shown)
+    });
+    assert!(shown.unwrap().contains(" secret create "));
+    // A few seconds of what is to come.
+    let listening = ["events", "--until=-4s", "--filter", "event=remove", "--filter", "label=a=b"];
+    let heard = std::thread::scope(|scope| {
+        let listener = scope.spawn(|| ok(&s, &listening));
+        std::thread::sleep(std::time::Duration::from_millis(1_000));
+        ok(&s, &["secret", "rm", "key-0"]);
+        listener.join().unwrap()
+    });
+    assert!(heard.contains(" secret remove ") && heard.ends_with("(name=key-0)\n"), "{heard}");
+    assert!(refused(&s, &["events", "--filter", "container=x"]).contains("not supported"));
+}

@@ -8,6 +8,7 @@ use axum::{
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use shoal_api::{memory::MemorySwarm, router, testserver::TestServer};
+use std::{thread, time::Duration};
 use tower::ServiceExt;
 
 struct Answer {
@@ -380,4 +381,70 @@ fn a_refusal_is_heard_by_a_client_that_is_still_writing() {
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 501"), "{answer}");
     assert!(answer.contains("not supported in this version"), "{answer}");
+}
+
+/// The events that are kept, once one of a secret made here is among them. What was before the server's
+/// first look is no news, so there may have to be several.
+fn events(f: &Fixture, probe: &str, filters: Value) -> Vec<Value> {
+    for round in 0..100 {
+        let name = format!("{probe}-{round}");
+        f.post("/secrets/create", json!({ "Name": name, "Data": "YQ==" }));
+        thread::sleep(Duration::from_millis(200));
+        let told = |filters: Value| -> Vec<Value> {
+            let now = chrono::Utc::now().timestamp_micros();
+            let (seconds, micros) = (now / 1_000_000, now % 1_000_000);
+            let path =
+                format!("/events?since=1&until={seconds}.{micros:06}&filters={}", filter(filters));
+            let answer = f.get(&path);
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            answer.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        if !told(json!({ "secret": [name] })).is_empty() {
+            return told(filters);
+        }
+    }
+    panic!("no event of {probe} is told");
+}
+
+#[test]
+fn events_of_the_cluster_are_told_to_those_who_ask_for_what_was() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    events(&f, "begin", json!({}));
+    let id = f.service("web");
+    f.post("/configs/create", json!({ "Name": "c", "Data": "YQ==" }));
+    let told = events(&f, "first", json!({ "service": ["web"], "event": ["create"] }));
+    assert_eq!(told.len(), 1);
+    assert_eq!((&told[0]["Type"], &told[0]["scope"]), (&json!("service"), &json!("swarm")));
+    assert_eq!(told[0]["Actor"], json!({ "ID": id, "Attributes": { "name": "web" } }));
+    let read = f.get("/services/web").json();
+    let mut spec = read["Spec"].clone();
+    spec["Mode"]["Replicated"]["Replicas"] = 4.into();
+    let version = &read["Version"]["Index"];
+    assert_eq!(f.post(&format!("/services/web/update?version={version}"), spec).status, 200);
+    let told = events(&f, "second", json!({ "type": ["service"], "label": ["replicas.new=4"] }));
+    assert_eq!(told.len(), 1);
+    assert_eq!(told[0]["Actor"]["Attributes"]["replicas.old"], "2");
+    assert_eq!(f.delete("/configs/c").status, 204);
+    let told = events(&f, "third", json!({ "config": ["c"], "label": ["name=c"] }));
+    let actions: Vec<&Value> = told.iter().map(|event| &event["Action"]).collect();
+    assert_eq!(actions, ["create", "remove"]);
+}
+
+#[test]
+fn events_are_refused_where_there_are_none_and_where_the_question_makes_no_sense() {
+    let f = Fixture::new(MemorySwarm::three_nodes());
+    for (query, status, words) in [
+        ("since=20&until=10", 400, "`since` time (20) cannot be after `until` time (10)"),
+        ("since=soon", 400, "invalid value \"soon\" for since"),
+        ("filters={\"colour\":[\"red\"]}", 400, "invalid filter 'colour'"),
+        ("filters={\"type\":[\"container\"]}", 501, "events of type container are not supported"),
+    ] {
+        let query = query.replace('{', "%7B").replace('}', "%7D").replace('"', "%22");
+        let answer = f.get(&format!("/events?{query}"));
+        assert_eq!(answer.status, status, "{}", answer.text);
+        assert!(answer.message().contains(words), "{}", answer.text);
+    }
+    let none = Fixture::new(MemorySwarm::new()).get("/events");
+    assert_eq!(none.status, 501);
+    assert!(none.message().contains("this node is no manager"), "{}", none.text);
 }

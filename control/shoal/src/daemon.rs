@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
-use shoal_api::{ApiContext, Listener, metrics_router, serve};
+use shoal_api::{ApiContext, Events, Listener, metrics_router, serve};
 use shoal_containers::{Runtime, RuntimeConfig};
 use shoal_images::ImageStore;
 use shoal_links::Links;
@@ -89,7 +89,8 @@ pub(crate) async fn run(arguments: DaemonArguments) -> Result<()> {
             .with_context(|| format!("write {}", pidfile.display()))?;
     }
     tracing::info!(hosts = ?arguments.hosts, "the daemon serves");
-    let ctx = ApiContext { swarm: Arc::clone(&membership) as _, images, runtime, engine };
+    let events = Events::default();
+    let ctx = ApiContext { swarm: Arc::clone(&membership) as _, images, runtime, engine, events };
     let served = serve(listeners, ctx, told_to_end()?).await;
     scrape.abort();
     membership.shutdown().await;

@@ -388,6 +388,11 @@ impl Swarm for Membership {
         self.control()?.catch_up().await
     }
 
+    fn progress(&self) -> Option<(watch::Receiver<u64>, Option<String>)> {
+        let manager = self.manager().ok()?;
+        Some((manager.store().watch(), manager.leader()))
+    }
+
     async fn init(
         &self,
         request: docker::SwarmInitRequest,

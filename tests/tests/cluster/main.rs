@@ -7,6 +7,7 @@ mod control;
 mod disk;
 mod dns;
 mod errors;
+mod events;
 mod faults;
 mod fixture;
 mod given;

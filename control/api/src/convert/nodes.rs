@@ -66,7 +66,7 @@ fn spec(node: &Node) -> docker::NodeSpec {
     }
 }
 
-fn node_state(state: NodeState) -> docker::NodeState {
+pub(crate) fn node_state(state: NodeState) -> docker::NodeState {
     match state {
         NodeState::Unknown => docker::NodeState::UNKNOWN,
         NodeState::Down => docker::NodeState::DOWN,
@@ -75,7 +75,7 @@ fn node_state(state: NodeState) -> docker::NodeState {
     }
 }
 
-fn manager_status(node: &Node, leader: Option<&str>) -> Option<docker::ManagerStatus> {
+pub(crate) fn manager_status(node: &Node, leader: Option<&str>) -> Option<docker::ManagerStatus> {
     let addr = node.manager_addr.clone().filter(|_| node.role == Role::Manager)?;
     let reachable = node.status.state == NodeState::Ready;
     Some(docker::ManagerStatus {

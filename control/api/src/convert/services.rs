@@ -152,19 +152,23 @@ fn counts(state: &State, service: &Service) -> docker::ServiceServiceStatus {
 }
 
 fn update_status(status: &UpdateStatus) -> docker::ServiceUpdateStatus {
-    use docker::ServiceUpdateStatusStateEnum as State;
     docker::ServiceUpdateStatus {
-        state: Some(match status.state {
-            UpdateState::Updating => State::UPDATING,
-            UpdateState::Paused => State::PAUSED,
-            UpdateState::Completed => State::COMPLETED,
-            UpdateState::RollbackStarted => State::ROLLBACK_STARTED,
-            UpdateState::RollbackPaused => State::ROLLBACK_PAUSED,
-            UpdateState::RollbackCompleted => State::ROLLBACK_COMPLETED,
-        }),
+        state: Some(update_state(status.state)),
         started_at: Some(rfc3339(status.started)),
         completed_at: status.completed.map(rfc3339),
         message: Some(status.message.clone()),
+    }
+}
+
+pub(crate) fn update_state(state: UpdateState) -> docker::ServiceUpdateStatusStateEnum {
+    use docker::ServiceUpdateStatusStateEnum as State;
+    match state {
+        UpdateState::Updating => State::UPDATING,
+        UpdateState::Paused => State::PAUSED,
+        UpdateState::Completed => State::COMPLETED,
+        UpdateState::RollbackStarted => State::ROLLBACK_STARTED,
+        UpdateState::RollbackPaused => State::ROLLBACK_PAUSED,
+        UpdateState::RollbackCompleted => State::ROLLBACK_COMPLETED,
     }
 }
 

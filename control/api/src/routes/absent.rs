@@ -19,7 +19,6 @@ pub(super) fn routes() -> Router<ApiContext> {
         .route("/volumes/{name}", get(volume).delete(volume).put(volume))
         .route("/plugins", get(plugin_list))
         .route("/plugins/{*rest}", any(plugin))
-        .route("/events", get(events))
         .route("/system/df", get(usage))
         .route("/auth", post(registry))
         .route("/images/search", get(registry))
@@ -46,10 +45,6 @@ async fn plugin_list() -> Answer {
 async fn plugin(Path(rest): Path<String>) -> ApiError {
     let name = rest.strip_suffix("/json").unwrap_or(&rest);
     ApiError::not_found(format!("plugin \"{name}\" not found"))
-}
-
-async fn events() -> ApiError {
-    ApiError::absent("the stream of events is")
 }
 
 async fn usage() -> ApiError {

@@ -2,6 +2,7 @@
 mod absent;
 mod containers;
 mod dependencies;
+mod events;
 mod exec;
 mod images;
 mod networks;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Router<ApiContext> {
         .merge(tasks::routes())
         .merge(networks::routes())
         .merge(dependencies::routes())
+        .merge(events::routes())
         .merge(images::routes())
         .merge(containers::routes())
         .merge(exec::routes())
