@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    process::{Child, ChildStdin, Stdio},
+    num::NonZero,
+    process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -42,6 +43,29 @@ pub struct Progress {
     pub complaint: String,
 }
 
+/// The machine's processors are shared out: the managers' are the first, the nodes' the rest. `None`: there
+/// is one.
+fn shares() -> Option<(String, String)> {
+    let all = thread::available_parallelism().map_or(1, NonZero::get);
+    let managers = all / 2;
+    (managers > 0).then(|| (format!("0-{}", managers - 1), format!("{managers}-{}", all - 1)))
+}
+
+fn theirs() -> Option<String> {
+    shares().map(|(_, nodes)| nodes)
+}
+
+/// Leaves the nodes' processors to them: the process, with all its threads, keeps to the others.
+pub fn keep_to_managers_processors(pid: u32) -> anyhow::Result<()> {
+    let Some((cpus, _)) = shares() else { return Ok(()) };
+    let done = Command::new("taskset")
+        .args(["--all-tasks", "--cpu-list", "--pid", &cpus, &pid.to_string()])
+        .output()
+        .context("cannot run taskset")?;
+    ensure!(done.status.success(), "taskset: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
+}
+
 /// The program. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Agents {
@@ -59,9 +83,16 @@ impl Agents {
         token: &str,
         count: usize,
     ) -> anyhow::Result<Agents> {
-        // Nodes have processors of their own: a manager that is busy must not make them late.
-        let mut command = host.command("nice");
-        command.args(["--adjustment", "-15"]).arg(program::ours("shoal-agents")?);
+        // Nodes have processors of their own: a manager that is busy must not make them late, nor they
+        // a manager, however busy they are.
+        let mut command = match theirs() {
+            Some(cpus) => {
+                let mut command = host.command("taskset");
+                command.args(["--cpu-list", &cpus]).arg(program::ours("shoal-agents")?);
+                command
+            }
+            None => host.command(program::ours("shoal-agents")?),
+        };
         command.args(["--token", token, "--count", &count.to_string()]);
         for manager in managers {
             command.args(["--manager", &manager.to_string()]);

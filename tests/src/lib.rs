@@ -25,7 +25,7 @@ mod service;
 mod wire;
 
 pub use address::{Segment, address};
-pub use agents::{Agents, Progress};
+pub use agents::{Agents, Progress, keep_to_managers_processors};
 pub use capture::{Capture, Recording};
 pub use cleanup::{Leftovers, Manifest, kill_all, processes_of};
 pub use clock::Clock;

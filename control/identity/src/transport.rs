@@ -54,8 +54,9 @@ const HANDSHAKES: usize = 64;
 /// How long one counts among them: a client that is silent in the middle of it is in nobody's way.
 const HANDSHAKE_TURN: Duration = Duration::from_millis(250);
 
-/// How long one may wait: its client has no longer patience.
-const HANDSHAKE_WAIT: Duration = Duration::from_secs(1);
+/// How long one may wait. Together with the handshake that is less than the shortest patience of a client:
+/// one that waited longer would be done for nobody.
+const HANDSHAKE_WAIT: Duration = Duration::from_millis(250);
 
 /// Silence after which a server sends an HTTP/2 ping, and again until it gives the connection up.
 const KEEPALIVE: Duration = Duration::from_secs(5);

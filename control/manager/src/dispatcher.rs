@@ -216,6 +216,8 @@ impl Talk {
         let (mut seen, mut behind) = (false, false);
         loop {
             let turn_ends = self.turn.until();
+            let goes_on = !self.unsent.is_empty();
+            let may_tell = turn_ends.is_some() && (goes_on || behind && self.turn.is_fresh());
             tokio::select! {
                 () = stop.cancelled() => return Err(stopping()),
                 () = ended.cancelled() => return Err(Status::aborted("the session was ended by the manager")),
@@ -241,12 +243,16 @@ impl Talk {
                     self.check()?;
                     behind = true;
                 }
-                () = self.turn.mine(), if behind && turn_ends.is_none() => {}
-                place = async { self.assignments.reserve().await.is_ok() }, if behind && turn_ends.is_some() => {
+                () = self.turn.mine(), if (behind || goes_on) && turn_ends.is_none() => {}
+                place = async { self.assignments.reserve().await.is_ok() }, if may_tell => {
                     if !place {
                         return Ok(()); // the agent is gone
                     }
-                    behind = self.tell_news()?;
+                    if !goes_on {
+                        behind = false;
+                        self.look_up_news()?;
+                    }
+                    self.tell_news();
                 }
                 () = sleep_until(turn_ends.unwrap_or_else(Instant::now)), if turn_ends.is_some() => {
                     self.turn.over();
@@ -269,6 +275,7 @@ impl Talk {
                 tracing::info!(node = self.node, "the node wants its assignment whole");
                 self.unsent.clear();
                 self.subscriber.reset();
+                self.turn.over();
             }
             Some(FromAgent::Tls(tls)) => self.certified(&tls).await?,
             Some(FromAgent::Hello(_)) => {
@@ -352,28 +359,29 @@ impl Talk {
         told.ok_or_else(|| Status::resource_exhausted("the agent does not read its messages"))
     }
 
-    /// Sends the next part of what is new. `false` when there is nothing.
-    fn tell_news(&mut self) -> Result<bool, Status> {
-        if self.unsent.is_empty() {
-            self.session.concerned.store(false, Ordering::Relaxed);
-            let (board, subscriber) = (&self.inner.board, &mut self.subscriber);
-            let delta = self.inner.store.read(|state| board.difference(state, subscriber));
-            let Some(delta) = delta else {
-                self.turn.nothing_more();
-                return Ok(false);
-            };
-            self.turn.tells(delta.generation);
-            self.unsent = parts(&delta).map_err(|e| {
-                tracing::error!(self.node, error = %chain(&e), "cannot write the assignment");
-                Status::internal("the assignment cannot be written")
-            })?;
-        }
+    /// Looks up what is new, to be sent in parts.
+    fn look_up_news(&mut self) -> Result<(), Status> {
+        self.session.concerned.store(false, Ordering::Relaxed);
+        let (board, subscriber) = (&self.inner.board, &mut self.subscriber);
+        let Some(delta) = self.inner.store.read(|state| board.difference(state, subscriber)) else {
+            self.turn.over();
+            return Ok(());
+        };
+        self.turn.tells(delta.generation);
+        self.unsent = parts(&delta).map_err(|e| {
+            tracing::error!(self.node, error = %chain(&e), "cannot write the assignment");
+            Status::internal("the assignment cannot be written")
+        })?;
+        Ok(())
+    }
+
+    /// Sends the next part of what is new.
+    fn tell_news(&mut self) {
         if let Some(part) = self.unsent.pop_front() {
             let message = ManagerMessage { kind: Some(Kind::Assignment(part)) };
             // There is place: nobody else sends here.
             let _ = self.assignments.try_send(Ok(message));
         }
-        Ok(true)
     }
 }
 

@@ -98,17 +98,16 @@ impl Turn {
         self.held.as_ref().map(|held| held.until)
     }
 
+    /// Whether the node was told nothing yet in the turn that goes on. More follows in another one: one that
+    /// has not applied what it was told gets what happens until then as one difference.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.told.is_none())
+    }
+
     /// The node is told a generation.
     pub(crate) fn tells(&mut self, generation: u64) {
         if let Some(held) = &mut self.held {
             held.told = Some(generation);
-        }
-    }
-
-    /// There is nothing to tell it, or no more.
-    pub(crate) fn nothing_more(&mut self) {
-        if self.held.as_ref().is_some_and(|held| held.told.is_none()) {
-            self.over();
         }
     }
 
@@ -187,15 +186,11 @@ mod tests {
         let mut turn = turns(1, 1).of_node(Arc::default());
         turn.mine().await;
         turn.applied(6);
-        assert!(turn.until().is_some(), "it was told nothing yet");
+        assert!(turn.is_fresh(), "it was told nothing yet");
         turn.tells(7);
         turn.applied(6);
-        turn.nothing_more();
-        assert!(turn.until().is_some());
+        assert!(turn.until().is_some() && !turn.is_fresh());
         turn.applied(7);
-        assert!(turn.until().is_none());
-        turn.mine().await;
-        turn.nothing_more();
         assert!(turn.until().is_none());
     }
 }

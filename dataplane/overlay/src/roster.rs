@@ -4,8 +4,8 @@ use crate::{OverlayError, Peer, encode_public_key};
 use ipnetwork::IpNetwork;
 use std::{collections::BTreeSet, net::IpAddr};
 
-/// Peers the engine takes. Each needs some 5 KB, and up to 256 packets while its handshake is on.
-pub const MAX_PEERS: usize = 4_096;
+/// Peers the engine takes: more than nodes of the largest cluster (10,000). Each needs some 5 KB, and up to 256 packets while its handshake is on.
+pub const MAX_PEERS: usize = 16_384;
 /// Allowed IPs over all peers: as many as there can be endpoints in the node's eBPF table.
 pub const MAX_ALLOWED_IPS: usize = 65_536;
 

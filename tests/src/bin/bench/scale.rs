@@ -8,7 +8,7 @@ use crate::report::{Aim, Row};
 use anyhow::{Context as _, bail, ensure};
 use load::{Load, post, service};
 use process::Usage;
-use shoal_tests::{Agents, Cluster, metric_sum, patiently, wait_for};
+use shoal_tests::{Agents, Cluster, keep_to_managers_processors, metric_sum, patiently, wait_for};
 use std::{
     net::SocketAddr,
     thread,
@@ -152,6 +152,9 @@ fn form(managers: usize, size: Size) -> anyhow::Result<Cluster> {
     }
     for node in cluster.nodes() {
         first.docker(&["node", "update", "--availability", "drain", node.name()])?.ok()?;
+    }
+    for node in cluster.nodes() {
+        keep_to_managers_processors(node.daemon_pid().context("the daemon does not run")?)?;
     }
     // One process plays all nodes on the managers' cores: beats of ten thousand would take them whole.
     let slower = size.nodes.div_ceil(NODES_THAT_BEAT_EACH_SECOND);
