@@ -11,6 +11,7 @@ use shoal_model::{
     Availability, ControlError, DependencyKind, DependencySpec, ErrorKind, LogLine, LogOptions,
     Role, Rotations, State, docker,
 };
+use tokio::sync::watch;
 
 /// What to do about a store that has failed.
 const MEND: &str = "mend that and restart the daemon";
