@@ -1,8 +1,5 @@
 use super::*;
-use crate::{
-    UpdateState, UpdateStatus,
-    task::{TaskState, TaskStatus},
-};
+use crate::{UpdateState, UpdateStatus, docker, task::TaskStatus};
 
 fn task(id: &str, spec_version: u64, image: &str) -> Task {
     Task {

@@ -1,0 +1,74 @@
+//! The state as it is written out, and what is made anew when it is read.
+
+use super::{Room, State};
+use crate::{
+    claims::Claims,
+    dependency::{Dependency, DependencyKind},
+    failures::Failures,
+    index::Index,
+    journal::Journal,
+    objects::{Cluster, Network, Node, Service},
+    tasks::Tasks,
+    templates::shared_tasks,
+    time::Timestamp,
+};
+use serde::Deserialize;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// [`State`] as it is written out.
+#[derive(Deserialize)]
+pub(super) struct Stored {
+    version: u64,
+    cluster: Option<Cluster>,
+    nodes: BTreeMap<String, Node>,
+    networks: BTreeMap<String, Network>,
+    services: BTreeMap<String, Service>,
+    #[serde(deserialize_with = "shared_tasks")]
+    tasks: Tasks,
+    #[serde(default)]
+    secrets: BTreeMap<String, Arc<Dependency>>,
+    #[serde(default)]
+    configs: BTreeMap<String, Arc<Dependency>>,
+    #[serde(default)]
+    failures: Failures,
+    #[serde(default)]
+    latest: Timestamp,
+}
+
+impl From<Stored> for State {
+    fn from(stored: Stored) -> State {
+        let Stored { version, cluster, nodes, networks, services, tasks, .. } = stored;
+        let Stored { secrets, configs, failures, latest, .. } = stored;
+        let mut index = Index::default();
+        let mut claims = Claims::default();
+        nodes.values().for_each(|node| claims.follow_node(None, Some(node)));
+        networks.values().for_each(|network| claims.follow_network(None, Some(network)));
+        services.values().for_each(|service| claims.follow_service(None, Some(service)));
+        for (kind, all) in [(DependencyKind::Secret, &secrets), (DependencyKind::Config, &configs)]
+        {
+            all.values().for_each(|one| claims.follow_dependency(kind, None, Some(one)));
+        }
+        for task in tasks.values() {
+            index.add(task);
+            claims.follow_task(None, Some(task));
+        }
+        let room = Room(version);
+        State {
+            version,
+            cluster,
+            nodes,
+            networks,
+            services,
+            tasks,
+            secrets,
+            configs,
+            failures,
+            latest,
+            index,
+            claims,
+            room,
+            fleet: room,
+            journal: Journal::default(),
+        }
+    }
+}
