@@ -3,9 +3,12 @@
 //! Terms, votes, appends acknowledged from disk, commitment by a majority, snapshots. Heartbeats are
 //! not sent one by one: as long as a leader's way to a follower is open the follower's election timer
 //! rests, so that idle time costs nothing (see [`crate::world::World::watch_leaders`]).
+mod applying;
 mod disk;
+mod elections;
 mod entry;
-mod protocol;
+mod flushing;
+mod replication;
 
 pub(crate) use disk::{Disk, Image, Op, Then};
 pub(crate) use entry::{Author, Entry, Log, Message, Payload, Snapshot, Txn};
