@@ -8,7 +8,10 @@ use anyhow::Context as _;
 use serde::{Deserialize, de::IgnoredAny};
 use shoal_model::{NodeAssignment, RowKey, TaskState, WrongBase, row_digest};
 use shoal_rpc::{Assignment, Section};
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
 
 /// What the node is to do with a task.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,11 +45,55 @@ pub(crate) struct Intake {
     sections: BTreeMap<String, Rows>,
 }
 
-/// Rows of a section: digests of their keys, and of themselves.
+/// Rows of a section: numbers of their keys in order, and of what they say.
 #[derive(Debug, Default)]
 struct Rows {
     sum: u64,
-    rows: HashMap<u64, u64>,
+    rows: Vec<(u32, u32)>,
+}
+
+impl Rows {
+    /// Puts a row or takes it away; gives what it said before.
+    fn put(&mut self, key: u32, row: Option<u32>) -> Option<u32> {
+        let at = self.rows.binary_search_by_key(&key, |(key, _)| *key);
+        match (at, row) {
+            (Ok(at), Some(row)) => Some(std::mem::replace(&mut self.rows[at].1, row)),
+            (Ok(at), None) => Some(self.rows.remove(at).1),
+            (Err(at), Some(row)) => {
+                if self.rows.len() == self.rows.capacity() {
+                    // A little at a time: thousands of nodes do so at the same moment.
+                    self.rows.reserve_exact((self.rows.len() / 8).clamp(16, 512));
+                }
+                self.rows.insert(at, (key, row));
+                None
+            }
+            (Err(_), None) => None,
+        }
+    }
+}
+
+/// Digests, numbered in the order in which the first node heard of them. All nodes of a network have the same
+/// rows: with maps of their own, ten thousand nodes would have gigabytes, and grow them all at once.
+#[derive(Default)]
+struct Numbers {
+    of: BTreeMap<u64, u32>,
+    all: Vec<u64>,
+}
+
+static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers { of: BTreeMap::new(), all: Vec::new() });
+
+impl Numbers {
+    fn number(&mut self, digest: u64) -> u32 {
+        let Numbers { of, all } = self;
+        *of.entry(digest).or_insert_with(|| {
+            all.push(digest);
+            u32::try_from(all.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+
+    fn digest(&self, number: u32) -> u64 {
+        self.all.get(number as usize).copied().unwrap_or_default()
+    }
 }
 
 #[derive(Deserialize)]
@@ -179,16 +226,13 @@ impl Intake {
             self.sections.insert(section.to_owned(), Rows::default());
         }
         let Some(rows) = self.sections.get_mut(section) else { return };
+        let now = row.map(row_digest);
+        let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
         // Neither has a space in it.
-        let key = row_digest(format!("{kind} {id}").as_bytes());
-        let before = match row.map(row_digest) {
-            Some(now) => {
-                rows.sum = rows.sum.wrapping_add(now);
-                rows.rows.insert(key, now)
-            }
-            None => rows.rows.remove(&key),
-        };
-        rows.sum = rows.sum.wrapping_sub(before.unwrap_or(0));
+        let key = numbers.number(row_digest(format!("{kind} {id}").as_bytes()));
+        let before = rows.put(key, now.map(|now| numbers.number(now)));
+        let before = before.map_or(0, |before| numbers.digest(before));
+        rows.sum = rows.sum.wrapping_add(now.unwrap_or(0)).wrapping_sub(before);
     }
 }
 
