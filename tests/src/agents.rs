@@ -4,9 +4,9 @@ use crate::{Host, program, wait_for};
 use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    num::NonZero,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -43,12 +43,24 @@ pub struct Progress {
     pub complaint: String,
 }
 
-/// The machine's processors are shared out: the managers' are the first, the nodes' the rest. `None`: there
-/// is one.
+/// The processors this process may use are shared out: the managers' are the first half, the nodes' the
+/// rest. `None`: there is one.
 fn shares() -> Option<(String, String)> {
-    let all = thread::available_parallelism().map_or(1, NonZero::get);
-    let managers = all / 2;
-    (managers > 0).then(|| (format!("0-{}", managers - 1), format!("{managers}-{}", all - 1)))
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    halves(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?)
+}
+
+/// Of a list as the kernel writes it (`0-2,7`).
+fn halves(list: &str) -> Option<(String, String)> {
+    let mut cpus: Vec<u32> = Vec::new();
+    for range in list.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        cpus.extend(first..=last);
+    }
+    let written = |cpus: &[u32]| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let (managers, nodes) = cpus.split_at(cpus.len() / 2);
+    (!managers.is_empty()).then(|| (written(managers), written(nodes)))
 }
 
 fn theirs() -> Option<String> {
@@ -156,5 +168,18 @@ impl Drop for Agents {
         // It may be busy, and has nothing to tidy up.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_processors_that_may_be_used_are_shared_out() {
+        let shares = |managers: &str, nodes: &str| Some((managers.to_owned(), nodes.to_owned()));
+        assert_eq!(halves("\t0-1\n"), shares("0", "1"));
+        assert_eq!(halves("2-3,7"), shares("2", "3,7"));
+        assert_eq!(halves("5"), None);
     }
 }
