@@ -210,6 +210,39 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_back_is_not_gone_and_is_told_once() {
+        let mut shelf = Shelf::at(0);
+        for (version, port) in [(1, Some(1)), (2, None), (3, Some(1)), (4, None), (5, Some(2))] {
+            shelf.set(version, RowKey::Node, port.map(row));
+        }
+        let (all, key) = (shelf.since(0).unwrap(), RowKey::Node);
+        assert_eq!(all, [(&key, Some(&row(2)))]);
+        shelf.set(6, RowKey::Node, None);
+        shelf.set(7, RowKey::Node, Some(row(2)));
+        shelf.set(8, RowKey::Node, None);
+        assert_eq!(shelf.since(0), Some(vec![(&key, None)]), "said once, however often it went");
+        assert_eq!(shelf.since(8), Some(vec![]));
+    }
+
+    #[test]
+    fn what_changed_is_right_also_when_the_change_before_is_forgotten() {
+        let mut shelf = Shelf::at(0);
+        let peer = |n: u64| RowKey::Peer(n.to_string());
+        shelf.set(1, RowKey::Node, Some(row(1)));
+        for version in 2..=MOST_CHANGES as u64 + 5 {
+            shelf.set(version, peer(version), Some(row(1)));
+        }
+        let last = MOST_CHANGES as u64 + 6;
+        shelf.set(last, RowKey::Node, Some(row(2)));
+        shelf.set(last + 1, peer(last - 1), None);
+        let (node, other, now) = (RowKey::Node, peer(last - 1), row(2));
+        let expected = vec![(&node, Some(&now)), (&other, None)];
+        assert_eq!(shelf.since(last - 2).map(|rows| rows.len()), Some(2));
+        assert_eq!(shelf.since(last - 1).unwrap(), expected);
+        assert_eq!(shelf.since(5), None);
+    }
+
+    #[test]
     fn one_that_changed_too_often_is_told_whole() {
         let mut shelf = Shelf::at(0);
         for version in 1..=MOST_CHANGES as u64 + 1 {
