@@ -37,8 +37,10 @@ pub struct Progress {
     pub rows: u64,
     /// Bytes of these.
     pub bytes: u64,
-    /// The fewest other nodes that one knows, of those that put their tables together.
-    pub least_peers: u64,
+    /// The most other nodes that one knows, of those that put their tables together.
+    pub most_peers: u64,
+    /// Tasks they know on nodes they do not know.
+    pub strangers: u64,
     /// Why a node has no session, or did not join; empty if that never was.
     pub complaint: String,
 }

@@ -84,6 +84,7 @@ mod tests {
 
     fn peer(id: &str) -> prost::bytes::Bytes {
         let row = Row::Peer(PeerRow {
+            network_id: "net".into(),
             node_id: id.into(),
             hostname: id.into(),
             public_key: "k".into(),
@@ -111,7 +112,10 @@ mod tests {
         let difference = Assignment {
             generation: 6,
             base: 5,
-            gone: vec![serde_json::to_vec(&RowKey::Peer("b".into())).unwrap()],
+            gone: vec![
+                serde_json::to_vec(&RowKey::Peer { network: "net".into(), node: "b".into() })
+                    .unwrap(),
+            ],
             rows: vec![peer("d")],
             ..Assignment::default()
         };

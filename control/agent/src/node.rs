@@ -59,8 +59,4 @@ impl Body for Node {
     ) -> impl Future<Output = ()> + Send + 'static {
         logs::publish(Arc::clone(&self.crew), channel, subscription)
     }
-
-    fn peers(&self) -> usize {
-        self.assignments.borrow().as_ref().map_or(0, |a| a.table.peers.len())
-    }
 }

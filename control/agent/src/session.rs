@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
 use prost::Message;
 use shoal_identity::{NodeCertificate, chain, client_config, connect_within};
-use shoal_model::{NodeDescription, Role, WrongBase, longest_pause};
+use shoal_model::{NodeDescription, Role, WrongBase};
 use shoal_rpc::{
     AgentMessage, Applied, Assignment, Bearings, Heartbeat, Hello, LeaveRequest, LogSubscription,
     ManagerMessage, Resync, Section, TaskStatus, TaskStatuses, Tls, agent_message,
@@ -34,10 +34,12 @@ const CONNECT: Duration = Duration::from_millis(1_500);
 /// Longest silence of the manager before the session is given up: it sends on change only, so this
 /// is for the first word.
 const WELCOME: Duration = Duration::from_secs(10);
-/// Heartbeat period until the manager has told one, and the bounds of what it may tell.
-const FIRST_BEAT: Duration = Duration::from_secs(1);
+/// Heartbeat period, and longest pause between attempts, until the manager has told one, and the bounds
+/// of what it may tell.
+const FIRST: Pace = Pace { beat: Duration::from_secs(1), longest_pause: Duration::from_secs(1) };
 const SHORTEST_BEAT: Duration = Duration::from_millis(100);
 const LONGEST_BEAT: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long a node that leaves waits for its manager's answer.
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Messages waiting to be sent.
@@ -47,6 +49,14 @@ const QUEUE: usize = 64;
 const MESSAGE: usize = 4 << 20;
 /// Log subscriptions served at once.
 const MAX_SUBSCRIPTIONS: usize = 64;
+
+/// How often a node is to speak to its manager.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Pace {
+    beat: Duration,
+    /// Between attempts to find a manager, when this one is gone.
+    longest_pause: Duration,
+}
 
 /// The node a session speaks for.
 ///
@@ -80,9 +90,6 @@ pub trait Body: Send + Sync + 'static {
         channel: Channel,
         subscription: LogSubscription,
     ) -> impl Future<Output = ()> + Send + 'static;
-
-    /// How many other nodes the cluster has, as far as it was told.
-    fn peers(&self) -> usize;
 }
 
 /// What a session needs to know.
@@ -140,9 +147,10 @@ impl<B: Body> Session<B> {
     /// Keeps a session, for ever.
     pub async fn run(self) {
         let mut inbox = B::Inbox::default();
+        let pace = watch::Sender::new(FIRST);
         loop {
             let Some(manager) = self.config.book().target() else { return };
-            let ended = self.once(manager, &mut inbox).await;
+            let ended = self.once(manager, &mut inbox, &pace).await;
             let mut attempt = match self.state.borrow().connected {
                 true => Attempt::Held,
                 false => Attempt::Failed,
@@ -162,12 +170,18 @@ impl<B: Body> Session<B> {
                 }
                 self.state.send_replace(SessionState { connected: false, error: said });
             }
-            let pause = self.config.book().after(attempt, longest_pause(self.body.peers()));
+            let longest = pace.borrow().longest_pause;
+            let pause = self.config.book().after(attempt, longest);
             sleep(managers::jittered(pause, rand::random())).await;
         }
     }
 
-    async fn once(&self, manager: SocketAddr, inbox: &mut B::Inbox) -> Result<()> {
+    async fn once(
+        &self,
+        manager: SocketAddr,
+        inbox: &mut B::Inbox,
+        pace: &watch::Sender<Pace>,
+    ) -> Result<()> {
         let channel = self.config.connect(manager).await?;
         let known = self.body.begin(inbox);
         let (tx, rx) = mpsc::channel(QUEUE);
@@ -187,17 +201,16 @@ impl<B: Body> Session<B> {
         let first = first.context("the manager closed the session")?;
         self.state.send_replace(SessionState { connected: true, error: String::new() });
         self.body.reports().resend();
-        let (tell_period, period) = watch::channel(FIRST_BEAT);
         tokio::select! {
-            result = self.receive(first, inbox, &mut incoming, &channel, &tx, &tell_period) => result,
-            result = self.send(&tx, period) => result,
+            result = self.receive(first, inbox, &mut incoming, &channel, &tx, pace) => result,
+            result = self.send(&tx, pace.subscribe()) => result,
         }
     }
 
     async fn send(
         &self,
         tx: &mpsc::Sender<AgentMessage>,
-        mut period: watch::Receiver<Duration>,
+        mut pace: watch::Receiver<Pace>,
     ) -> Result<()> {
         let mut next_beat = Instant::now();
         let mut certificate = self.config.certificate.clone();
@@ -206,12 +219,13 @@ impl<B: Body> Session<B> {
         loop {
             let kind = tokio::select! {
                 () = sleep_until(next_beat) => {
-                    next_beat = Instant::now() + managers::beat(*period.borrow(), rand::random());
+                    next_beat = Instant::now() + managers::beat(pace.borrow().beat, rand::random());
                     agent_message::Kind::Heartbeat(Heartbeat {})
                 }
-                changed = period.changed() => {
+                changed = pace.changed() => {
                     changed?;
-                    next_beat = Instant::now() + managers::beat(*period.borrow_and_update(), rand::random());
+                    let beat = pace.borrow_and_update().beat;
+                    next_beat = Instant::now() + managers::beat(beat, rand::random());
                     continue;
                 }
                 changed = certificate.changed() => {
@@ -242,7 +256,7 @@ impl<B: Body> Session<B> {
         incoming: &mut Streaming<ManagerMessage>,
         channel: &Channel,
         tx: &mpsc::Sender<AgentMessage>,
-        period: &watch::Sender<Duration>,
+        pace: &watch::Sender<Pace>,
     ) -> Result<()> {
         let mut subscriptions = Subscriptions::default();
         let mut next = Some(first);
@@ -293,8 +307,11 @@ impl<B: Body> Session<B> {
                     });
                 }
                 Some(Kind::Welcome(welcome)) => {
-                    let told = Duration::from_millis(welcome.heartbeat_period_ms.into());
-                    period.send_replace(told.clamp(SHORTEST_BEAT, LONGEST_BEAT));
+                    let ms = |ms: u32| Duration::from_millis(ms.into());
+                    let beat = ms(welcome.heartbeat_period_ms).clamp(SHORTEST_BEAT, LONGEST_BEAT);
+                    let longest_pause =
+                        ms(welcome.longest_pause_ms).clamp(FIRST.longest_pause, LONGEST_PAUSE);
+                    pace.send_replace(Pace { beat, longest_pause });
                 }
                 None => {}
             }

@@ -33,12 +33,15 @@ pub fn assignment(state: &State, node_id: &str) -> NodeAssignment {
         // One that was removed while tasks there are stopping is gone with everything on it.
         .filter(|id| state.networks.contains_key(*id))
         .collect();
-    joined.extend(state.ingress().map(|n| n.id.as_str()));
+    // Any node may send to one that has a task on the routing mesh.
+    let ingress = state.ingress().map(|n| n.id.as_str());
+    let meshed = ingress.is_some_and(|id| joined.contains(id));
+    joined.extend(ingress);
     let table = NodeTable {
         overlay: node.overlay.address,
         data_path_port: data_path_port(state, node),
         networks: networks(state, &joined),
-        peers: peers(state, node_id, &joined),
+        peers: peers(state, node_id, &joined, meshed),
         services: services(state, &joined),
     };
     let needed: BTreeSet<(DependencyKind, &str)> = own.iter().flat_map(|t| needs(t)).collect();
@@ -182,7 +185,7 @@ pub(crate) fn network(network: &shoal_model::Network) -> TableNetwork {
     }
 }
 
-fn peers(state: &State, node_id: &str, joined: &BTreeSet<&str>) -> Vec<TablePeer> {
+fn peers(state: &State, node_id: &str, joined: &BTreeSet<&str>, all: bool) -> Vec<TablePeer> {
     let row = |n: &shoal_model::Node| -> Option<TablePeer> {
         let overlay = n.overlay.address?;
         let endpoint: SocketAddr = n.overlay.endpoint?;
@@ -201,7 +204,12 @@ fn peers(state: &State, node_id: &str, joined: &BTreeSet<&str>) -> Vec<TablePeer
             allowed_ips,
         })
     };
-    state.nodes.values().filter(|n| n.id != node_id).filter_map(row).collect()
+    let on_one = |n: &&shoal_model::Node| {
+        let mut tasks = state.tasks_of_node(&n.id).filter(|t| heard(t));
+        tasks.any(|t| t.networks.iter().any(|a| joined.contains(a.network_id.as_str())))
+    };
+    let others = state.nodes.values().filter(|n| n.id != node_id);
+    others.filter(|n| all || on_one(n)).filter_map(row).collect()
 }
 
 /// Addresses on the networks the node takes part in, in order of networks.

@@ -100,7 +100,8 @@ fn asked_v4(state: &State, text: &str, net: Ipv4Network) -> Result<Ipv4Network, 
         return Err(SubnetError::Invalid { subnet: text.to_owned(), reason });
     }
     let net = Ipv4Network::new(net.network(), net.prefix()).unwrap_or(net);
-    if let Some(address) = stopping(state).find(|a| net.contains(*a)) {
+    // The network of such a task could be removed as soon as it was told to stop.
+    if let Some(address) = state.addresses_without_network().find(|a| net.contains(*a)) {
         return Err(SubnetError::Overlap {
             subnet: text.to_owned(),
             name: "that was removed and whose tasks are still stopping".to_owned(),
@@ -144,7 +145,8 @@ fn free_v4(state: &State, pools: &[Ipv4Network], size: u8) -> Result<Ipv4Network
         .networks
         .values()
         .map(|n| (n.subnet.network().to_bits().into(), n.subnet.broadcast().to_bits().into()));
-    let of_tasks = stopping(state).map(|a| (u64::from(a.to_bits()), u64::from(a.to_bits())));
+    let of_tasks =
+        state.addresses_without_network().map(|a| (u64::from(a.to_bits()), u64::from(a.to_bits())));
     let mut taken: Vec<(u64, u64)> = of_networks.chain(of_tasks).collect();
     taken.sort();
     for pool in pools {
@@ -165,14 +167,6 @@ fn free_v4(state: &State, pools: &[Ipv4Network], size: u8) -> Result<Ipv4Network
 fn list(pools: &[Ipv4Network]) -> String {
     let texts: Vec<String> = pools.iter().map(|p| p.to_string()).collect();
     texts.join(", ")
-}
-
-/// Addresses of tasks that still run although their network is gone: it can be removed as soon as they
-/// are told to stop.
-fn stopping(state: &State) -> impl Iterator<Item = Ipv4Addr> + '_ {
-    let running = state.tasks.values().filter(|t| !t.status.state.is_terminal());
-    let addresses = running.flat_map(|t| &t.networks);
-    addresses.filter(|a| !state.networks.contains_key(&a.network_id)).map(|a| a.v4)
 }
 
 fn free_v6(state: &State, pool: Ipv6Network) -> Result<Ipv6Network, SubnetError> {

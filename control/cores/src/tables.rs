@@ -1,17 +1,20 @@
 //! What every node is told, kept in rows that follow the state's changes.
 //!
 //! [`Tables::update`] looks only at the objects that changed; a row that many nodes get is written
-//! once. [`Tables::difference`] gives a node what changed in the rows that are its: those of
-//! everybody, of the networks it takes part in, and its own. The work is that of the change, not of
-//! the cluster's size.
+//! once. [`Tables::difference`] gives a node what changed in the rows that are its: those of the
+//! networks it takes part in, and its own. The work is that of the change, not of the cluster's size.
 mod dependencies;
+mod recent;
 mod rows;
 mod shelf;
 mod tell;
 
+use recent::Recent;
 pub use shelf::Written;
 use shelf::{Shelf, write};
-use shoal_model::{DependencyKind, ObjectKind, Row, RowKey, State, docker::TaskSpec};
+use shoal_model::{
+    ALL_NODES, DependencyKind, ObjectKind, PeerRow, Row, RowKey, State, docker::TaskSpec,
+};
 use std::{
     borrow::Borrow,
     collections::{BTreeMap, BTreeSet},
@@ -30,11 +33,13 @@ pub struct Tables {
     origin: u64,
     ingress: Option<String>,
     data_path_port: Option<u16>,
-    peers: Shelf,
     nodes: BTreeMap<String, OfNode>,
+    /// By id; [`ALL_NODES`] is the section of that name.
     networks: BTreeMap<String, OfNetwork>,
     services: BTreeMap<String, OfService>,
     tasks: BTreeMap<String, OfTask>,
+    /// Networks that changed of late.
+    recent: Recent,
     /// Whom the present update concerns.
     concerned: Concerned,
 }
@@ -58,6 +63,12 @@ struct OfNode {
     needs: BTreeMap<Needed, usize>,
     /// Networks with a living task here, and how many.
     joined: BTreeMap<String, usize>,
+    /// Version at which it last took part in another network, or in one less.
+    moved: u64,
+    /// Networks where others hear of a task here, and how many: it is their peer.
+    heard_on: BTreeMap<String, usize>,
+    /// What its peers know of it.
+    peer: Option<PeerRow>,
     down: bool,
 }
 
@@ -90,8 +101,14 @@ type Needed = (DependencyKind, String);
 #[derive(Debug)]
 struct OfNetwork {
     shelf: Shelf,
-    /// Nodes with a living task on it.
+    /// Nodes with a living task on it. None of [`ALL_NODES`].
     nodes: BTreeSet<String>,
+}
+
+impl OfNetwork {
+    fn at(version: u64) -> OfNetwork {
+        OfNetwork { shelf: Shelf::at(version), nodes: BTreeSet::new() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +145,7 @@ pub struct Touched {
     pub all: bool,
     /// Nodes that may have something new to hear, of what concerns only some.
     pub concerned: BTreeSet<String>,
-    /// Whether something concerns every node: another node, or what is published.
+    /// Whether something may concern every node: what is published, or another node while anything is.
     pub everybody: bool,
 }
 
@@ -214,7 +231,12 @@ impl Tables {
             self.touch_dependency(state, needed);
         }
         let concerned = mem::take(&mut self.concerned);
-        let of_everybody = |id: &&String| self.ingress.as_ref() == Some(*id);
+        self.recent.add(self.version, &concerned.networks);
+        // Those on the mesh are told all nodes. If any node is, many are.
+        let mesh = self.ingress.as_ref().and_then(|id| self.networks.get(id));
+        let meshed = mesh.is_some_and(|mesh| !mesh.nodes.is_empty());
+        let of_everybody =
+            |id: &&String| self.ingress.as_ref() == Some(*id) || meshed && id.as_str() == ALL_NODES;
         touched.everybody =
             concerned.everybody || concerned.networks.iter().any(|id| of_everybody(&id));
         touched.concerned = concerned.nodes;
@@ -257,8 +279,9 @@ impl Tables {
             // A state of version 0 is empty; this is only about having read it.
             origin: state.version.max(1),
             ingress: state.ingress().map(|n| n.id.clone()),
+            networks: BTreeMap::from([(ALL_NODES.to_owned(), OfNetwork::at(state.version))]),
+            recent: Recent::at(state.version),
             data_path_port: state.cluster.as_ref().map(|c| c.data_path_port),
-            peers: Shelf::at(state.version),
             ..Tables::default()
         }
     }
@@ -296,20 +319,23 @@ impl Tables {
             own: Shelf::at(version),
             needs: BTreeMap::new(),
             joined: BTreeMap::new(),
+            moved: version,
+            heard_on: BTreeMap::new(),
+            peer: None,
             down: true,
         })
     }
 
     fn network(&mut self, id: &str) -> &mut OfNetwork {
         let version = self.version;
-        self.networks
-            .entry(id.to_owned())
-            .or_insert_with(|| OfNetwork { shelf: Shelf::at(version), nodes: BTreeSet::new() })
+        self.networks.entry(id.to_owned()).or_insert_with(|| OfNetwork::at(version))
     }
 
     /// Forgets a node of which nothing is left.
     fn sweep_node(&mut self, id: &str) {
-        let nothing = |n: &OfNode| n.shelf.is_empty() && n.own.is_empty() && n.joined.is_empty();
+        let nothing = |n: &OfNode| {
+            n.shelf.is_empty() && n.own.is_empty() && n.joined.is_empty() && n.heard_on.is_empty()
+        };
         if self.nodes.get(id).is_some_and(nothing) {
             self.nodes.remove(id);
         }
@@ -317,7 +343,8 @@ impl Tables {
 
     /// Forgets a network of which nothing is left.
     fn sweep_network(&mut self, id: &str) {
-        if self.networks.get(id).is_some_and(|n| n.shelf.is_empty() && n.nodes.is_empty()) {
+        let nothing = |n: &OfNetwork| n.shelf.is_empty() && n.nodes.is_empty();
+        if id != ALL_NODES && self.networks.get(id).is_some_and(nothing) {
             self.networks.remove(id);
         }
     }

@@ -4,7 +4,7 @@
 //! and put on it what their nodes have applied.
 use crate::{manager::Inner, managers::bearings};
 use shoal_cores::{Delta, Drains, HEARTBEAT, Subscriber, Tables, Touched, heartbeat_period};
-use shoal_model::State;
+use shoal_model::{State, longest_pause};
 use shoal_rpc::{Bearings, Release, manager_message::Kind};
 use std::{
     collections::BTreeMap,
@@ -41,6 +41,8 @@ pub(crate) struct Common {
     pub(crate) bearings: Bearings,
     /// How often they are to beat.
     pub(crate) period: Duration,
+    /// The longest they are to pause between attempts to find a manager.
+    pub(crate) longest_pause: Duration,
     /// The roots they are to trust, PEM; empty as long as they cannot be read.
     pub(crate) roots: String,
 }
@@ -54,7 +56,8 @@ struct Core {
 impl Board {
     pub(crate) fn new() -> Board {
         let (bearings, roots) = (Bearings::default(), String::new());
-        let common = Common { bearings, period: HEARTBEAT, roots };
+        let (period, longest_pause) = (HEARTBEAT, longest_pause(0));
+        let common = Common { bearings, period, longest_pause, roots };
         let common = Mutex::new(Arc::new(common));
         Board { core: Mutex::default(), version: watch::Sender::new(0), common }
     }
@@ -76,7 +79,8 @@ impl Board {
             }
             None => String::new(),
         };
-        let newest = Common { bearings, period: heartbeat_period(state), roots };
+        let (period, longest_pause) = (heartbeat_period(state), longest_pause(state.nodes.len()));
+        let newest = Common { bearings, period, longest_pause, roots };
         let mut common = self.common.lock().unwrap_or_else(PoisonError::into_inner);
         if **common != newest {
             *common = Arc::new(newest);

@@ -182,9 +182,8 @@ impl Talk {
             .map_err(|_| Status::invalid_argument("the data path port is out of range"))?;
         let (port, twin) = self.inner.store.read(|state| {
             let default = state.cluster.as_ref().map_or(0, |c| c.data_path_port);
-            let mut others = state.nodes.values().filter(|n| n.id != self.node);
-            let twin = others.find(|n| n.overlay.public_key.as_ref() == Some(&hello.public_key));
-            (if port == 0 { default } else { port }, twin.map(|n| n.id.clone()))
+            let twin = state.nodes_with_key(&hello.public_key).find(|id| *id != self.node);
+            (if port == 0 { default } else { port }, twin.map(str::to_owned))
         });
         if let Some(twin) = twin {
             return Err(Status::already_exists(format!(
@@ -318,8 +317,8 @@ impl Talk {
         Ok(())
     }
 
-    /// Whether the node is still there; tells it who manages, what it shall be, the heartbeat period and
-    /// which roots to trust, each if it is another now.
+    /// Whether the node is still there; tells it who manages, what it shall be, how often to speak and which
+    /// roots to trust, each if it is another now.
     fn check(&mut self) -> Result<(), Status> {
         let node = &self.node;
         let common = self.inner.board.common();
@@ -343,9 +342,13 @@ impl Talk {
             let role = role.to_owned();
             self.tell(Kind::Bearings(Bearings { role, ..common.bearings.clone() }))?;
         }
-        if before.is_none_or(|(told, _)| told.period != common.period) {
-            let heartbeat_period_ms = u32::try_from(common.period.as_millis()).unwrap_or(u32::MAX);
-            self.tell(Kind::Welcome(Welcome { node_id: node.clone(), heartbeat_period_ms }))?;
+        let pace = |common: &Common| (common.period, common.longest_pause);
+        if before.is_none_or(|(told, _)| pace(told) != pace(&common)) {
+            let ms = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+            let (heartbeat_period_ms, longest_pause_ms) =
+                (ms(common.period), ms(common.longest_pause));
+            let node_id = node.clone();
+            self.tell(Kind::Welcome(Welcome { node_id, heartbeat_period_ms, longest_pause_ms }))?;
         }
         if before.is_none_or(|(told, _)| told.roots != common.roots) && !common.roots.is_empty() {
             self.tell(Kind::Trust(Trust { roots: common.roots.clone() }))?;

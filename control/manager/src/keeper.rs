@@ -18,12 +18,21 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Runs until the term ends.
 pub(crate) async fn run(inner: Arc<Inner>) {
     let mut versions = inner.store.watch();
+    // When nobody was surplus. All nodes are looked at again when one of them has changed.
+    let mut settled = None;
     loop {
         versions.borrow_and_update();
-        let members = inner.store.members().into_iter().map(|m| m.node_id).collect();
+        let members: BTreeSet<String> =
+            inner.store.members().into_iter().map(|m| m.node_id).collect();
         inner.peers.retain(&members);
         let mut pause = None;
-        for id in inner.store.read(|state| surplus(state, &members)) {
+        let (seen, surplus) = inner.store.read(|state| {
+            let seen = Some((state.fleet(), state.cluster.is_some(), members.clone()));
+            let surplus = if seen == settled { Vec::new() } else { surplus(state, &members) };
+            (seen, surplus)
+        });
+        settled = seen.filter(|_| surplus.is_empty());
+        for id in surplus {
             tokio::select! {
                 () = inner.stop.cancelled() => return,
                 done = retire(&inner, &id) => if let Err(error) = done {

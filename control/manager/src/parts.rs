@@ -4,9 +4,10 @@ use shoal_rpc::Assignment;
 use std::collections::VecDeque;
 
 /// Bytes of rows after which a message is full: a session keeps a buffer for the largest it ever sent.
-/// A row that is larger has a message of its own, so the largest is about the store's largest
-/// proposal, 1.5 MiB.
-const FULL: usize = 16 << 10;
+/// With what is written around the rows it is one frame of HTTP/2 and one record of TLS, 16 KiB both, and
+/// so one call to send it. A row that is larger has a message of its own, so the largest is about the
+/// store's largest proposal, 1.5 MiB.
+const FULL: usize = 15 << 10;
 
 /// The messages that say it, at least one.
 pub(crate) fn parts(delta: &Delta) -> serde_json::Result<VecDeque<Assignment>> {
@@ -52,7 +53,7 @@ mod tests {
         let delta = Delta {
             base: Some(4),
             generation: 5,
-            gone: vec![RowKey::Peer("n".into())],
+            gone: vec![RowKey::Network("n".into())],
             rows: vec![row(1, FULL - 100), row(2, 200), row(3, 2 * FULL), row(4, 1)],
             ..Delta::default()
         };

@@ -38,6 +38,8 @@ struct Claim {
 pub(crate) struct Claims {
     services: BTreeMap<String, String>,
     networks: BTreeMap<String, String>,
+    /// Networks of the routing mesh; there is one at most.
+    ingress: BTreeSet<String>,
     dependencies: BTreeMap<DependencyKind, BTreeMap<String, String>>,
     /// Services by what they refer to.
     users: BTreeMap<(DependencyKind, String), BTreeSet<String>>,
@@ -46,6 +48,8 @@ pub(crate) struct Claims {
     addresses: BTreeMap<String, BTreeMap<Ipv4Addr, Holders>>,
     /// Of nodes, on the routing mesh's network whichever that is.
     of_nodes: BTreeMap<Ipv4Addr, u32>,
+    /// Nodes by their WireGuard key: of two that have the same, one is a copy.
+    keys: BTreeMap<String, BTreeSet<String>>,
     /// Tasks that have no addresses yet.
     new_tasks: BTreeSet<String>,
 }
@@ -57,6 +61,10 @@ impl Claims {
 
     pub(crate) fn network_named(&self, name: &str) -> Option<&str> {
         self.networks.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn ingress(&self) -> Option<&str> {
+        self.ingress.first().map(String::as_str)
     }
 
     pub(crate) fn dependency_named(&self, kind: DependencyKind, name: &str) -> Option<&str> {
@@ -83,11 +91,21 @@ impl Claims {
         &self.of_nodes
     }
 
+    pub(crate) fn nodes_with_key(&self, key: &str) -> Option<&BTreeSet<String>> {
+        self.keys.get(key)
+    }
+
+    /// Addresses in use by network; those of networks that are gone, too.
+    pub(crate) fn by_network(&self) -> &BTreeMap<String, BTreeMap<Ipv4Addr, Holders>> {
+        &self.addresses
+    }
+
     pub(crate) fn new_tasks(&self) -> &BTreeSet<String> {
         &self.new_tasks
     }
 
     pub(crate) fn follow_node(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        self.follow_key(old, new);
         let address = |node: Option<&Node>| node.and_then(|n| n.overlay.address);
         let (old, new) = (address(old), address(new));
         if old == new {
@@ -106,8 +124,35 @@ impl Claims {
         }
     }
 
+    fn follow_key(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        let key = |node: Option<&Node>| {
+            node.and_then(|n| Some((n.overlay.public_key.clone()?, n.id.clone())))
+        };
+        let (old, new) = (key(old), key(new));
+        if old == new {
+            return;
+        }
+        if let Some((key, id)) = old
+            && let Entry::Occupied(mut nodes) = self.keys.entry(key)
+        {
+            nodes.get_mut().remove(&id);
+            if nodes.get().is_empty() {
+                nodes.remove();
+            }
+        }
+        if let Some((key, id)) = new {
+            self.keys.entry(key).or_default().insert(id);
+        }
+    }
+
     pub(crate) fn follow_network(&mut self, old: Option<&Network>, new: Option<&Network>) {
         rename(&mut self.networks, old.map(|n| (n.name(), &n.id)), new.map(|n| (n.name(), &n.id)));
+        if let Some(old) = old.filter(|n| n.ingress) {
+            self.ingress.remove(&old.id);
+        }
+        if let Some(new) = new.filter(|n| n.ingress) {
+            self.ingress.insert(new.id.clone());
+        }
     }
 
     pub(crate) fn follow_dependency(

@@ -1,8 +1,9 @@
 //! An assignment in rows, so that what changed can be told alone.
 //!
-//! Each row belongs to everybody (peers), to a node (its own settings and tasks), or to a network
-//! (services and tasks there). The manager keeps the rows of a network once, for all nodes on it; a
-//! node puts its [`NodeAssignment`] together from the rows it was told.
+//! Each row belongs to a node (its own settings and tasks) or to a section that many nodes are told
+//! alike: a network (services and tasks there, and the nodes that have them), or all nodes. The manager
+//! keeps the rows of a section once, for all that are told it; a node puts its [`NodeAssignment`]
+//! together from the rows it was told.
 use crate::{
     assignment::{
         AssignedTask, NodeAssignment, NodeTable, TableNetwork, TablePeer, TableService, TableTask,
@@ -25,9 +26,14 @@ use std::{
 pub enum RowKey {
     /// The node itself.
     Node,
-    /// Another node, by id.
-    Peer(String),
-    /// A network, by id. Gone with everything on it.
+    /// A node as a peer of the others.
+    Peer {
+        /// Network it has tasks on, by id; [`ALL_NODES`] for the section of that name.
+        network: String,
+        /// Node id.
+        node: String,
+    },
+    /// A network, by id. Gone with everything on it. [`ALL_NODES`]: that section.
     Network(String),
     /// A service on a network.
     Service {
@@ -59,7 +65,7 @@ pub enum Row {
         /// UDP port of the overlay on this node.
         data_path_port: u16,
     },
-    /// Another node.
+    /// A node as a peer of the others.
     Peer(PeerRow),
     /// A network.
     Network(TableNetwork),
@@ -73,9 +79,16 @@ pub enum Row {
     Dependency(Arc<Payload>),
 }
 
-/// Another node. The addresses of its tasks are in the rows of their networks.
+/// The section of all nodes. Told to those that any node may send to: they have tasks on the routing
+/// mesh's network.
+pub const ALL_NODES: &str = "";
+
+/// A node that has tasks on a network, or any. The addresses of its tasks are rows of their own. A node
+/// is told its own row, too, so that all are told the same.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PeerRow {
+    /// Network id, or [`ALL_NODES`].
+    pub network_id: String,
     /// Id.
     pub node_id: String,
     /// Host name.
@@ -123,13 +136,12 @@ pub struct MemberRow {
 }
 
 impl RowKey {
-    /// The section it belongs to: a network's id, or empty for the other nodes. `None`: it is of the
-    /// node alone.
+    /// The section it belongs to: a network's id, or [`ALL_NODES`]. `None`: it is of the node alone.
     pub fn section(&self) -> Option<&str> {
         match self {
             RowKey::Node | RowKey::Task(_) | RowKey::Dependency(..) => None,
-            RowKey::Peer(_) => Some(""),
             RowKey::Network(network)
+            | RowKey::Peer { network, .. }
             | RowKey::Service { network, .. }
             | RowKey::Member { network, .. } => Some(network),
         }
@@ -141,7 +153,9 @@ impl Row {
     pub fn key(&self) -> RowKey {
         match self {
             Row::Node { .. } => RowKey::Node,
-            Row::Peer(peer) => RowKey::Peer(peer.node_id.clone()),
+            Row::Peer(peer) => {
+                RowKey::Peer { network: peer.network_id.clone(), node: peer.node_id.clone() }
+            }
             Row::Network(network) => RowKey::Network(network.id.clone()),
             Row::Service(row) => {
                 RowKey::Service { network: row.network_id.clone(), service: row.id.clone() }
@@ -170,8 +184,7 @@ pub struct Difference {
     pub base: Option<u64>,
     /// Generation it makes.
     pub generation: u64,
-    /// Sections that stay, of a whole: networks by their ids, empty for the other nodes. All else that
-    /// was there is forgotten.
+    /// Sections that stay, of a whole. All else that was there is forgotten.
     pub kept: Vec<String>,
     /// Rows to remove, before the others are put.
     pub gone: Vec<RowKey>,
@@ -220,11 +233,9 @@ impl Rows {
 
     fn remove(&mut self, key: &RowKey) {
         self.rows.remove(key);
-        let RowKey::Network(gone) = key else { return };
-        self.rows.retain(|key, _| match key {
-            RowKey::Service { network, .. } | RowKey::Member { network, .. } => network != gone,
-            _ => true,
-        });
+        if let RowKey::Network(gone) = key {
+            self.rows.retain(|key, _| key.section() != Some(gone));
+        }
     }
 
     /// Digests of the sections there are: of rows that are told to many nodes alike.
@@ -256,13 +267,16 @@ impl Rows {
         let (mut tasks, mut dependencies) = (Vec::new(), Vec::new());
         let mut services: BTreeMap<&str, TableService> = BTreeMap::new();
         let mut members: BTreeMap<&str, (&str, TableTask)> = BTreeMap::new();
+        let mut peers: BTreeMap<&str, TablePeer> = BTreeMap::new();
         for row in self.rows.values() {
             match row {
                 Row::Node { overlay, data_path_port } => {
                     table.overlay = *overlay;
                     table.data_path_port = *data_path_port;
                 }
-                Row::Peer(peer) => table.peers.push(of_peer(peer)),
+                Row::Peer(peer) => {
+                    peers.entry(&peer.node_id).or_insert_with(|| of_peer(peer));
+                }
                 Row::Network(network) => table.networks.push(network.clone()),
                 Row::Service(row) => {
                     let service = services.entry(&row.id).or_insert_with(|| TableService {
@@ -292,10 +306,9 @@ impl Rows {
                 Row::Dependency(payload) => dependencies.push(Arc::clone(payload)),
             }
         }
-        let mut peers: BTreeMap<String, &mut TablePeer> =
-            table.peers.iter_mut().map(|p| (p.node_id.clone(), p)).collect();
+        peers.retain(|_, peer| Some(peer.overlay) != table.overlay); // itself
         for (service, task) in members.into_values() {
-            if let Some(peer) = peers.get_mut(&task.node_id) {
+            if let Some(peer) = peers.get_mut(task.node_id.as_str()) {
                 peer.allowed_ips.extend(task.networks.iter().flat_map(sources));
             }
             // Of a service that is gone, only the way back from its tasks is left.
@@ -304,6 +317,7 @@ impl Rows {
             }
         }
         table.services = services.into_values().collect();
+        table.peers = peers.into_values().collect();
         NodeAssignment { generation: self.generation, tasks, dependencies, table }
     }
 }
@@ -362,20 +376,27 @@ mod tests {
 
     #[test]
     fn rows_of_a_task_on_two_networks_are_one_task_and_its_nodes_sources() {
-        let peer = Row::Peer(PeerRow {
-            node_id: "n2".into(),
-            hostname: "h".into(),
-            public_key: "k".into(),
-            endpoint: "192.0.2.1:1".parse().unwrap(),
-            overlay: [10, 0, 0, 2].into(),
-        });
+        let peer = |network: &str, node: &str, host: u8| {
+            Row::Peer(PeerRow {
+                network_id: network.into(),
+                node_id: node.into(),
+                hostname: "h".into(),
+                public_key: "k".into(),
+                endpoint: "192.0.2.1:1".parse().unwrap(),
+                overlay: [10, 0, 0, host].into(),
+            })
+        };
+        let own = Row::Node { overlay: Some([10, 0, 0, 1].into()), data_path_port: 7 };
+        let mut all = vec![own, peer("a", "n1", 1), peer("a", "n2", 2), peer("b", "n2", 2)];
+        all.extend(["a", "b"].map(service));
+        all.extend(["a", "b"].map(|network| member(network, "t", "n2")));
         let mut rows = Rows::default();
-        let all =
-            vec![peer, service("a"), service("b"), member("a", "t", "n2"), member("b", "t", "n2")];
         rows.apply(whole(3, all)).unwrap();
         let table = rows.assignment().table;
         assert_eq!(table.services.len(), 1);
         assert_eq!(table.services[0].tasks[0].networks.len(), 2);
+        let peers: Vec<&str> = table.peers.iter().map(|peer| peer.node_id.as_str()).collect();
+        assert_eq!(peers, ["n2"], "once, and not the node itself");
         assert_eq!(table.peers[0].allowed_ips.len(), 3);
     }
 

@@ -2,7 +2,7 @@
 use super::{OfTask, Own, Tables, one_less, shelf::write};
 use crate::assignment::{alive, data_path_port, digest, heard, network, serving};
 use shoal_model::{
-    MemberRow, NodeState, PeerRow, Row, RowKey, Service, ServiceRow, State, Task, needs,
+    ALL_NODES, MemberRow, NodeState, PeerRow, Row, RowKey, Service, ServiceRow, State, Task, needs,
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -10,6 +10,8 @@ impl Tables {
     pub(super) fn touch_network(&mut self, state: &State, id: &str, anew: bool) {
         let present = state.networks.get(id);
         let row = present.map(network).map(Row::Network);
+        let known = self.networks.get(id).map(|n| &n.shelf);
+        let known = known.is_some_and(|s| s.version_of(&RowKey::Network(id.to_owned())).is_some());
         self.set_of_network(id, RowKey::Network(id.to_owned()), row.as_ref());
         if present.is_none() {
             let on_it = self.networks.get(id).into_iter().flat_map(|n| n.shelf.all());
@@ -19,10 +21,10 @@ impl Tables {
             }
         }
         self.sweep_network(id);
-        if anew {
-            return; // all tasks are looked at anyway
+        if anew || !known {
+            return; // all tasks on it are looked at anyway
         }
-        // Networks change seldom, most when they are made and nobody is on them.
+        // Networks seldom change once they are made.
         let on_it = |task: &&Task| task.networks.iter().any(|at| at.network_id == id);
         let on_it: Vec<&str> =
             state.tasks.values().filter(on_it).map(|task| task.id.as_str()).collect();
@@ -35,16 +37,22 @@ impl Tables {
         let version = self.version;
         let present = state.nodes.get(id);
         let peer = present.and_then(|node| {
-            Some(Row::Peer(PeerRow {
+            Some(PeerRow {
+                network_id: ALL_NODES.to_owned(),
                 node_id: node.id.clone(),
                 hostname: node.hostname().to_owned(),
                 public_key: node.overlay.public_key.clone()?,
                 endpoint: node.overlay.endpoint?,
                 overlay: node.overlay.address?,
-            }))
+            })
         });
-        let peer = peer.as_ref().map(write);
-        self.concerned.everybody |= self.peers.put(version, RowKey::Peer(id.to_owned()), peer);
+        if self.node(id).peer != peer {
+            let of_node = self.node(id);
+            of_node.peer = peer;
+            let networks: Vec<String> = of_node.heard_on.keys().cloned().collect();
+            self.peer_row(ALL_NODES, id);
+            networks.iter().for_each(|network| self.peer_row(network, id));
+        }
         // Its role or state may be another, too.
         self.concern_node(id);
         let row = present.map(|node| Row::Node {
@@ -58,6 +66,21 @@ impl Tables {
         });
         own.shelf.put(version, RowKey::Node, row.as_ref().map(write));
         self.sweep_node(id);
+    }
+
+    /// What those on a network know of a node, or those that are told all nodes.
+    fn peer_row(&mut self, network: &str, node: &str) {
+        let of_all = network == ALL_NODES;
+        let of_node = self.nodes.get(node);
+        let of_node = of_node.filter(|n| of_all || n.heard_on.contains_key(network));
+        let peer = of_node.and_then(|n| n.peer.as_ref());
+        let row = peer.map(|p| Row::Peer(PeerRow { network_id: network.to_owned(), ..p.clone() }));
+        let key = RowKey::Peer { network: network.to_owned(), node: node.to_owned() };
+        match of_all {
+            true => self.set_of_network(network, key, row.as_ref()),
+            false => self.set_on_network(network, key, row.as_ref()),
+        }
+        self.sweep_network(network);
     }
 
     pub(super) fn touch_service(&mut self, state: &State, id: &str, tasks: &mut BTreeSet<String>) {
@@ -113,6 +136,7 @@ impl Tables {
         let now = present.map(of_task).unwrap_or_default();
         self.member_rows(present, id, &before, &now);
         self.members(state, &before, &now);
+        self.heard_on(&before, &now);
         self.joined(&before, &now);
         self.needed(state, &before, &now);
         if before.node != now.node
@@ -175,12 +199,35 @@ impl Tables {
         }
     }
 
+    /// Counts where others hear of a node's tasks.
+    fn heard_on(&mut self, before: &OfTask, now: &OfTask) {
+        if (&before.node, &before.heard) == (&now.node, &now.heard) {
+            return;
+        }
+        // First what comes: a peer is not taken away between.
+        for (node, network) in now.node.iter().flat_map(|n| now.heard.iter().map(move |h| (n, h))) {
+            let count = self.node(node).heard_on.entry(network.clone()).or_default();
+            *count += 1;
+            if *count == 1 {
+                self.peer_row(network, node);
+            }
+        }
+        let before = before.node.iter().flat_map(|n| before.heard.iter().map(move |h| (n, h)));
+        for (node, network) in before {
+            if one_less(&mut self.node(node).heard_on, network) {
+                self.peer_row(network, node);
+            }
+        }
+    }
+
     /// Counts where a node takes part.
     fn joined(&mut self, before: &OfTask, now: &OfTask) {
+        let version = self.version;
         if let Some(node) = &now.node {
             for network in &now.joined {
                 *self.node(node).joined.entry(network.clone()).or_default() += 1;
                 if self.network(network).nodes.insert(node.clone()) {
+                    self.node(node).moved = version;
                     self.concern_node(node);
                 }
             }
@@ -188,6 +235,7 @@ impl Tables {
         if let Some(node) = &before.node {
             for network in &before.joined {
                 if one_less(&mut self.node(node).joined, network) {
+                    self.node(node).moved = version;
                     self.network(network).nodes.remove(node);
                     self.concern_node(node);
                     self.sweep_network(network);

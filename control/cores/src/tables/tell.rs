@@ -2,7 +2,7 @@
 use super::{OfNode, Tables, Written, shelf::write};
 use crate::assignment::{assigned, payload};
 use shoal_model::{
-    Row, RowKey, State,
+    ALL_NODES, Row, RowKey, State,
     bugs::{self, Bug},
 };
 use std::{
@@ -15,9 +15,10 @@ use std::{
 pub struct Subscriber {
     node: String,
     base: Option<u64>,
+    /// Since then, up to this version, there was nothing to tell.
+    seen: u64,
     joined: BTreeSet<String>,
-    /// Sections it has of an earlier session, with their digests: networks by id, empty for the other
-    /// nodes.
+    /// Sections it has of an earlier session, with their digests.
     known: BTreeMap<String, u64>,
 }
 
@@ -25,7 +26,7 @@ impl Subscriber {
     /// A node that knows nothing yet.
     pub fn new(node: impl Into<String>) -> Subscriber {
         let (joined, known) = (BTreeSet::new(), BTreeMap::new());
-        Subscriber { node: node.into(), base: None, joined, known }
+        Subscriber { node: node.into(), base: None, seen: 0, joined, known }
     }
 
     /// What it has of an earlier session need not be told again, if it is still so.
@@ -60,7 +61,7 @@ impl Tables {
     /// as told. `state` is where the node's own tasks are read: the one followed last, or a later one
     /// (which says of them what the node is told anyway, a moment later).
     pub fn difference(&self, state: &State, to: &mut Subscriber) -> Option<Delta> {
-        if to.base == Some(self.version) {
+        if to.base.map(|base| base.max(to.seen)) == Some(self.version) {
             return None;
         }
         let present = |n: &&OfNode| n.shelf.version_of(&RowKey::Node).is_some();
@@ -71,31 +72,45 @@ impl Tables {
         let changed = |base| self.changed(state, to, own, base);
         let part = to.base.filter(|base| *base >= self.origin).and_then(changed);
         let delta = match part {
-            Some(part) if part.gone.is_empty() && part.rows.is_empty() => return None,
+            Some(part) if part.gone.is_empty() && part.rows.is_empty() => {
+                to.seen = self.version;
+                return None;
+            }
             Some(part) => part,
             None => self.whole(state, to, own),
         };
-        to.base = Some(self.version);
-        to.known.clear();
-        if !to.joined.iter().eq(self.joined_by(own)) {
+        let known = to.base.is_some_and(|base| base >= own.moved);
+        if !known && !to.joined.iter().eq(self.joined_by(own)) {
             to.joined = self.joined_by(own).cloned().collect();
         }
+        (to.base, to.seen) = (Some(self.version), self.version);
+        to.known.clear();
         Some(delta)
     }
 
-    /// Networks a node takes part in, in order: those of its tasks, and the routing mesh's.
+    /// Networks a node takes part in, in order: those of its tasks, and the routing mesh's. Before them
+    /// [`ALL_NODES`], if any node may send to it.
     fn joined_by<'a>(&'a self, own: &'a OfNode) -> impl Iterator<Item = &'a String> {
         let ingress = self.ingress.as_ref().filter(|id| !own.joined.contains_key(*id));
         let before = move |id: &&String| ingress.is_none_or(|ingress| *id < ingress);
         let (first, rest) = (own.joined.keys(), own.joined.keys());
         let others = self.networks.keys().filter(|_| bugs::active(Bug::TellAllNetworks));
+        let all_nodes = self.networks.get_key_value(ALL_NODES).map(|(key, _)| key);
+        let all_nodes = all_nodes.filter(|_| self.is_meshed(own));
+        let first = all_nodes.into_iter().chain(first);
         first.take_while(before).chain(ingress).chain(rest.skip_while(before)).chain(others)
     }
 
     fn joins(&self, own: &OfNode, network: &String) -> bool {
         own.joined.contains_key(network)
+            || network == ALL_NODES && self.is_meshed(own)
             || self.ingress.as_ref() == Some(network)
             || bugs::active(Bug::TellAllNetworks)
+    }
+
+    /// Whether a node has a living task on the routing mesh's network.
+    fn is_meshed(&self, own: &OfNode) -> bool {
+        self.ingress.as_ref().is_some_and(|id| own.joined.contains_key(id))
     }
 
     fn whole(&self, state: &State, to: &Subscriber, own: &OfNode) -> Delta {
@@ -108,13 +123,6 @@ impl Tables {
         };
         let own_rows = own.own.all().filter(|(key, _)| !left_out(key));
         delta.rows.extend(own_rows.filter_map(|(key, _)| own_row(state, key)));
-        let myself = RowKey::Peer(to.node.clone());
-        if to.known.get("") == Some(&self.peers.digest_without(&myself)) {
-            delta.kept.push(String::new());
-        } else {
-            let peers = self.peers.all().filter(|(key, _)| **key != myself);
-            delta.rows.extend(peers.map(|(_, row)| row.clone()));
-        }
         for id in self.joined_by(own) {
             let Some(network) = self.networks.get(id) else { continue };
             if to.known.get(id) == Some(&network.shelf.digest()) {
@@ -126,20 +134,21 @@ impl Tables {
         delta
     }
 
-    /// `None` when a shelf all nodes have, or the node's own, does not remember enough.
+    /// `None` when one of the node's own shelves does not remember enough.
     fn changed(&self, state: &State, to: &Subscriber, own: &OfNode, base: u64) -> Option<Delta> {
         let mut delta = Delta { base: Some(base), generation: self.version, ..Delta::default() };
-        let left = to.joined.iter().filter(|id| !self.joins(own, id));
+        let base = base.max(to.seen);
+        let moved = own.moved > base;
+        let left = to.joined.iter().filter(|id| moved && !self.joins(own, id));
         delta.gone.extend(left.cloned().map(RowKey::Network));
         let put = |changed: Vec<(&RowKey, Option<&Written>)>, delta: &mut Delta| {
-            for (key, row) in changed.into_iter().filter(|(key, _)| !is_self(key, &to.node)) {
+            for (key, row) in changed {
                 match row {
                     Some(row) => delta.rows.push(row.clone()),
                     None => delta.gone.push(key.clone()),
                 }
             }
         };
-        put(self.peers.since(base)?, &mut delta);
         put(own.shelf.since(base)?, &mut delta);
         for (key, row) in own.own.since(base)? {
             match row {
@@ -147,7 +156,12 @@ impl Tables {
                 None => delta.gone.push(key.clone()),
             }
         }
-        for id in self.joined_by(own) {
+        // A node may take part in hundreds of networks: all are looked at only when there are others.
+        let most = own.joined.len() + 1;
+        let changed = if moved { None } else { self.recent.since(base, most) };
+        let changed = changed.map(|all| all.into_iter().filter(|id| self.joins(own, id)).collect());
+        let changed: Vec<&String> = changed.unwrap_or_else(|| self.joined_by(own).collect());
+        for id in changed {
             let Some(network) = self.networks.get(id) else {
                 if to.joined.contains(id) {
                     delta.gone.push(RowKey::Network(id.clone()));
@@ -176,9 +190,4 @@ fn own_row(state: &State, key: &RowKey) -> Option<Written> {
         _ => return None,
     };
     Some(write(&row))
-}
-
-/// A node is no peer of its own.
-fn is_self(key: &RowKey, node: &str) -> bool {
-    matches!(key, RowKey::Peer(peer) if peer == node)
 }

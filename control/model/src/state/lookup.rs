@@ -147,6 +147,18 @@ impl State {
         self.claims.of_nodes()
     }
 
+    /// Nodes with a WireGuard key; more than one are copies of each other.
+    pub fn nodes_with_key(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.claims.nodes_with_key(key).into_iter().flatten().map(String::as_str)
+    }
+
+    /// Addresses that are in use on networks that are gone: of tasks that still run.
+    pub fn addresses_without_network(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let all = self.claims.by_network().iter();
+        let gone = all.filter(|(network, _)| !self.networks.contains_key(*network));
+        gone.flat_map(|(_, held)| held).filter(|(_, by)| by.living > 0).map(|(ip, _)| *ip)
+    }
+
     /// Ids of tasks that are wanted and wait for their addresses.
     pub fn new_tasks(&self) -> &BTreeSet<String> {
         self.claims.new_tasks()
@@ -154,6 +166,6 @@ impl State {
 
     /// The routing mesh's network.
     pub fn ingress(&self) -> Option<&Network> {
-        self.networks.values().find(|n| n.ingress)
+        self.networks.get(self.claims.ingress()?)
     }
 }

@@ -3,10 +3,10 @@
 
 use crate::intake::{self, Intake, Told, Wish};
 use shoal_agent::{Body, Inbox, News, Reports};
-use shoal_model::{TaskState, TaskStatus, Timestamp, WrongBase};
+use shoal_model::{NodeAssignment, TableTask, TaskState, TaskStatus, Timestamp, WrongBase};
 use shoal_rpc::{Assignment, LogSubscription, Section};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -36,16 +36,27 @@ pub(crate) struct Counters {
     pub(crate) messages: AtomicU64,
     pub(crate) rows: AtomicU64,
     pub(crate) bytes: AtomicU64,
-    /// Peers in the tables of the nodes that put them together.
-    peers: Mutex<Vec<Arc<AtomicU64>>>,
+    /// Of the nodes that put their tables together.
+    tables: Mutex<Vec<Arc<Table>>>,
 }
 
 impl Counters {
-    /// The fewest peers in a table of those that were put together.
-    pub(crate) fn least_peers(&self) -> u64 {
-        let peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.iter().map(|count| count.load(Ordering::Relaxed)).min().unwrap_or(0)
+    /// Of the tables that were put together: the most peers in one, and tasks in all of them on nodes that
+    /// are no peers there.
+    pub(crate) fn tables(&self) -> (u64, u64) {
+        let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let peers = tables.iter().map(|table| read(&table.peers)).max();
+        (peers.unwrap_or(0), tables.iter().map(|table| read(&table.strangers)).sum())
     }
+}
+
+/// What is in a node's table.
+#[derive(Debug, Default)]
+struct Table {
+    peers: AtomicU64,
+    /// Tasks of others on nodes that are no peers.
+    strangers: AtomicU64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,9 +81,8 @@ pub(crate) struct Simulated {
     applied: watch::Sender<u64>,
     /// The newest generation it was ever told.
     known: AtomicU64,
-    peers: Arc<AtomicU64>,
-    /// Whether it puts its whole table together.
-    whole: bool,
+    /// Its whole table, if it puts it together.
+    table: Option<Arc<Table>>,
 }
 
 /// Its tasks.
@@ -91,18 +101,17 @@ pub(crate) struct Half {
 
 impl Simulated {
     pub(crate) fn new(counters: Arc<Counters>, whole: bool) -> Arc<Simulated> {
-        let peers = Arc::new(AtomicU64::new(0));
-        if whole {
-            let mut all = counters.peers.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(Arc::clone(&peers));
+        let table = whole.then(Arc::<Table>::default);
+        if let Some(table) = &table {
+            let mut all = counters.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push(Arc::clone(table));
         }
         let tasks = Tasks { reports: Reports::default(), held: Mutex::default(), counters };
         Arc::new(Simulated {
             tasks: Arc::new(tasks),
             applied: watch::Sender::new(0),
             known: AtomicU64::new(0),
-            peers,
-            whole,
+            table,
         })
     }
 }
@@ -111,7 +120,7 @@ impl Body for Simulated {
     type Inbox = Half;
 
     fn begin(&self, half: &mut Half) -> Vec<Section> {
-        if self.whole { half.inbox.begin() } else { half.intake.begin() }
+        if self.table.is_some() { half.inbox.begin() } else { half.intake.begin() }
     }
 
     fn reports(&self) -> &Reports {
@@ -128,9 +137,13 @@ impl Body for Simulated {
         counters.messages.fetch_add(1, Ordering::Relaxed);
         counters.rows.fetch_add(part.rows.len() as u64, Ordering::Relaxed);
         counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        let told = if self.whole {
+        let told = if let Some(table) = &self.table {
             match half.inbox.take(part, self.known.load(Ordering::Relaxed))? {
-                Some(News::Assignment(assignment)) => intake::told(&assignment),
+                Some(News::Assignment(assignment)) => {
+                    table.peers.store(assignment.table.peers.len() as u64, Ordering::Relaxed);
+                    table.strangers.store(strangers(&assignment) as u64, Ordering::Relaxed);
+                    intake::told(&assignment)
+                }
                 Some(News::WrongBase(wrong)) => return Ok(Some(wrong)),
                 None => return Ok(None),
             }
@@ -142,7 +155,6 @@ impl Body for Simulated {
             }
         };
         self.known.fetch_max(told.generation, Ordering::Relaxed);
-        self.peers.store(told.peers as u64, Ordering::Relaxed);
         let generation = told.generation;
         self.tasks.obey(told);
         self.applied.send_replace(generation);
@@ -160,10 +172,17 @@ impl Body for Simulated {
     ) -> impl Future<Output = ()> + Send + 'static {
         std::future::ready(()) // nothing here logs
     }
+}
 
-    fn peers(&self) -> usize {
-        usize::try_from(self.peers.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
-    }
+/// Tasks of others on nodes that are no peers.
+fn strangers(assignment: &NodeAssignment) -> usize {
+    let own: BTreeSet<&str> = assignment.tasks.iter().map(|own| own.task.id.as_str()).collect();
+    let peers = assignment.table.peers.iter().map(|peer| peer.node_id.as_str());
+    let peers: BTreeSet<&str> = peers.collect();
+    let tasks = assignment.table.services.iter().flat_map(|service| &service.tasks);
+    let strange =
+        |t: &&TableTask| !own.contains(t.id.as_str()) && !peers.contains(t.node_id.as_str());
+    tasks.filter(strange).count()
 }
 
 impl Tasks {

@@ -9,8 +9,9 @@ use serde::{Deserialize, de::IgnoredAny};
 use shoal_model::{NodeAssignment, RowKey, TaskState, WrongBase, row_digest};
 use shoal_rpc::{Assignment, Section};
 use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasherDefault, Hasher},
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
 /// What the node is to do with a task.
@@ -30,8 +31,6 @@ pub(crate) struct Told {
     pub(crate) whole: bool,
     pub(crate) wishes: Vec<Wish>,
     pub(crate) gone: Vec<String>,
-    /// Other nodes there are.
-    pub(crate) peers: usize,
 }
 
 /// What a node was told so far.
@@ -42,7 +41,8 @@ pub(crate) struct Intake {
     parts: Option<Told>,
     /// The whole was asked for.
     asked: bool,
-    sections: BTreeMap<String, Rows>,
+    /// By number of their names.
+    sections: BTreeMap<u32, Rows>,
 }
 
 /// Rows of a section: numbers of their keys in order, and of what they say.
@@ -72,27 +72,82 @@ impl Rows {
     }
 }
 
-/// Digests, numbered in the order in which the first node heard of them. All nodes of a network have the same
-/// rows: with maps of their own, ten thousand nodes would have gigabytes, and grow them all at once.
-#[derive(Default)]
-struct Numbers {
-    of: BTreeMap<u64, u32>,
-    all: Vec<u64>,
+/// A row that many nodes get, by numbers.
+#[derive(Clone, Copy)]
+struct Shared {
+    section: u32,
+    key: u32,
+    row: u32,
 }
 
-static NUMBERS: Mutex<Numbers> = Mutex::new(Numbers { of: BTreeMap::new(), all: Vec::new() });
+/// What many nodes are told alike, read when the first of them hears it. All nodes of a network have the same
+/// rows: with maps of their own ten thousand nodes would have gigabytes, and reading each row once for each
+/// node is more than all the rest.
+#[derive(Default)]
+struct Known {
+    /// Names of sections and of what rows are about.
+    names: HashMap<String, u32>,
+    sections: Vec<String>,
+    /// Digests of rows, and the rows by them.
+    digests: Vec<u64>,
+    rows: HashMap<u64, Shared, BuildHasherDefault<AsItIs>>,
+}
 
-impl Numbers {
-    fn number(&mut self, digest: u64) -> u32 {
-        let Numbers { of, all } = self;
-        *of.entry(digest).or_insert_with(|| {
-            all.push(digest);
-            u32::try_from(all.len() - 1).unwrap_or(u32::MAX)
-        })
+static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+
+/// For numbers that are digests already.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only numbers are hashed");
     }
 
-    fn digest(&self, number: u32) -> u64 {
-        self.all.get(number as usize).copied().unwrap_or_default()
+    fn write_u64(&mut self, digest: u64) {
+        self.0 = digest;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+impl Known {
+    fn get() -> MutexGuard<'static, Known> {
+        KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn name(&mut self, name: String) -> u32 {
+        let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        *self.names.entry(name).or_insert(next)
+    }
+
+    fn section(&mut self, name: &str) -> u32 {
+        // Neither ids nor kinds have a space in them.
+        let number = self.name(format!("section {name}"));
+        if self.sections.len() <= number as usize {
+            self.sections.resize(number as usize + 1, String::new());
+        }
+        if self.sections[number as usize] != name {
+            name.clone_into(&mut self.sections[number as usize]);
+        }
+        number
+    }
+
+    fn key(&mut self, kind: &str, id: &str) -> u32 {
+        self.name(format!("{kind} {id}"))
+    }
+
+    fn row(&mut self, digest: u64, (section, kind, id): (&str, &str, &str)) -> Shared {
+        let (section, key) = (self.section(section), self.key(kind, id));
+        let row = u32::try_from(self.digests.len()).unwrap_or(u32::MAX);
+        self.digests.push(digest);
+        *self.rows.entry(digest).or_insert(Shared { section, key, row })
+    }
+
+    fn digest(&self, row: Option<u32>) -> u64 {
+        row.and_then(|row| self.digests.get(row as usize).copied()).unwrap_or_default()
     }
 }
 
@@ -110,6 +165,7 @@ enum Row<'a> {
 
 #[derive(Deserialize)]
 struct Peer<'a> {
+    network_id: &'a str,
     node_id: &'a str,
 }
 
@@ -157,12 +213,14 @@ impl Intake {
     /// A session begins. Says what was told in earlier ones.
     pub(crate) fn begin(&mut self) -> Vec<Section> {
         (self.parts, self.asked) = (None, false);
-        let sections = self.sections.iter();
-        let section = |(network, rows): (&String, &Rows)| Section {
-            network: network.clone(),
+        let known = Known::get();
+        let section = |(name, rows): (&u32, &Rows)| Section {
+            network: known.sections[*name as usize].clone(),
             digest: rows.sum,
         };
-        sections.map(section).collect()
+        let mut sections: Vec<Section> = self.sections.iter().map(section).collect();
+        sections.sort_by(|a, b| a.network.cmp(&b.network));
+        sections
     }
 
     /// Takes a message; gives what is to be done once it is all there.
@@ -170,6 +228,7 @@ impl Intake {
         &mut self,
         part: &Assignment,
     ) -> anyhow::Result<Result<Option<Told>, WrongBase>> {
+        let known = &mut *Known::get();
         let (generation, whole) = (part.generation, part.whole);
         let goes_on = |told: &Told| (told.generation, told.whole) == (generation, whole);
         let mut told = match self.parts.take().filter(goes_on) {
@@ -181,7 +240,8 @@ impl Intake {
             }
             None => {
                 if whole {
-                    self.sections.retain(|name, _| part.kept.contains(name));
+                    let kept: Vec<u32> = part.kept.iter().map(|n| known.section(n)).collect();
+                    self.sections.retain(|name, _| kept.contains(name));
                 }
                 Told { generation, whole, ..Told::default() }
             }
@@ -191,48 +251,56 @@ impl Intake {
                 // What tasks use is of no use here: none runs.
                 RowKey::Node | RowKey::Dependency(..) => {}
                 RowKey::Task(task) => told.gone.push(task),
-                RowKey::Peer(id) => self.set("", "peer", &id, None),
-                RowKey::Network(id) => drop(self.sections.remove(&id)),
+                RowKey::Peer { network, node } => self.remove(known, (&network, "peer", &node)),
+                RowKey::Network(id) => drop(self.sections.remove(&known.section(&id))),
                 RowKey::Service { network, service } => {
-                    self.set(&network, "service", &service, None)
+                    self.remove(known, (&network, "service", &service));
                 }
-                RowKey::Member { network, task } => self.set(&network, "member", &task, None),
+                RowKey::Member { network, task } => {
+                    self.remove(known, (&network, "member", &task));
+                }
             }
         }
         for row in &part.rows {
-            let written = Some(row.as_ref());
-            match serde_json::from_slice(row).context("a bad row")? {
-                Row::Node(_) | Row::Dependency(_) => {}
-                Row::Peer(peer) => self.set("", "peer", peer.node_id, written),
-                Row::Network(network) => self.set(network.id, "network", network.id, written),
-                Row::Service(row) => self.set(row.network_id, "service", row.id, written),
-                Row::Member(row) => self.set(row.at.network_id, "member", row.id, written),
+            let digest = row_digest(row);
+            if let Some(shared) = known.rows.get(&digest).copied() {
+                self.put(known, shared);
+                continue;
+            }
+            let about = match serde_json::from_slice(row).context("a bad row")? {
+                Row::Node(_) | Row::Dependency(_) => continue,
+                Row::Peer(row) => (row.network_id, "peer", row.node_id),
+                Row::Network(network) => (network.id, "network", network.id),
+                Row::Service(row) => (row.network_id, "service", row.id),
+                Row::Member(row) => (row.at.network_id, "member", row.id),
                 Row::Task(Assigned { task: Task { id: task, desired, status } }) => {
                     told.wishes.push(Wish { task, desired, known: status.state });
+                    continue;
                 }
-            }
+            };
+            let shared = known.row(digest, about);
+            self.put(known, shared);
         }
         if part.more {
             self.parts = Some(told);
             return Ok(Ok(None));
         }
         (self.generation, self.asked) = (generation, false);
-        told.peers = self.sections.get("").map_or(0, |peers| peers.rows.len());
         Ok(Ok(Some(told)))
     }
 
-    fn set(&mut self, section: &str, kind: &str, id: &str, row: Option<&[u8]>) {
-        if !self.sections.contains_key(section) {
-            self.sections.insert(section.to_owned(), Rows::default());
-        }
-        let Some(rows) = self.sections.get_mut(section) else { return };
-        let now = row.map(row_digest);
-        let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-        // Neither has a space in it.
-        let key = numbers.number(row_digest(format!("{kind} {id}").as_bytes()));
-        let before = rows.put(key, now.map(|now| numbers.number(now)));
-        let before = before.map_or(0, |before| numbers.digest(before));
-        rows.sum = rows.sum.wrapping_add(now.unwrap_or(0)).wrapping_sub(before);
+    fn put(&mut self, known: &Known, Shared { section, key, row }: Shared) {
+        let rows = self.sections.entry(section).or_default();
+        let before = rows.put(key, Some(row));
+        let (before, now) = (known.digest(before), known.digest(Some(row)));
+        rows.sum = rows.sum.wrapping_add(now).wrapping_sub(before);
+    }
+
+    fn remove(&mut self, known: &mut Known, (section, kind, id): (&str, &str, &str)) {
+        let Some(rows) = self.sections.get_mut(&known.section(section)) else { return };
+        let key = known.key(kind, id);
+        let before = known.digest(rows.put(key, None));
+        rows.sum = rows.sum.wrapping_sub(before);
     }
 }
 
@@ -248,7 +316,6 @@ pub(crate) fn told(assignment: &NodeAssignment) -> Told {
         whole: true,
         wishes: wishes.collect(),
         gone: Vec::new(),
-        peers: assignment.table.peers.len(),
     }
 }
 
@@ -256,6 +323,12 @@ pub(crate) fn told(assignment: &NodeAssignment) -> Told {
 mod tests {
     use super::*;
     use shoal_agent::{Inbox, News};
+
+    impl Intake {
+        fn rows(&self, section: &str) -> usize {
+            self.sections[&Known::get().section(section)].rows.len()
+        }
+    }
 
     fn own(id: &str) -> Vec<u8> {
         let row = serde_json::json!({ "Task": { "service_name": "web", "task": {
@@ -266,6 +339,7 @@ mod tests {
 
     fn peer(id: &str, port: u16) -> Vec<u8> {
         let row = shoal_model::Row::Peer(shoal_model::PeerRow {
+            network_id: "net".into(),
             node_id: id.into(),
             hostname: id.into(),
             public_key: "k".into(),
@@ -282,14 +356,14 @@ mod tests {
     }
 
     #[test]
-    fn own_tasks_are_read_and_others_rows_counted_over_all_parts() {
+    fn own_tasks_are_read_and_others_rows_kept_over_all_parts() {
         let mut intake = Intake::default();
         let first = part(5, None, vec![own("a"), peer("n", 1)], true);
         assert_eq!(intake.take(&first).unwrap(), Ok(None));
         let told = intake.take(&part(5, None, vec![peer("m", 1), own("b")], false)).unwrap();
         let told = told.unwrap().unwrap();
         let tasks: Vec<&str> = told.wishes.iter().map(|wish| wish.task.as_str()).collect();
-        assert_eq!((tasks, told.peers), (vec!["a", "b"], 2));
+        assert_eq!((tasks, intake.rows("net")), (vec!["a", "b"], 2));
         assert_eq!(told.wishes[0].known, TaskState::Assigned);
     }
 
@@ -297,7 +371,9 @@ mod tests {
     fn a_new_session_says_the_same_as_an_agents() {
         let (mut intake, mut inbox) = (Intake::default(), Inbox::default());
         let mut gone = part(6, Some(5), vec![peer("n", 2)], false);
-        gone.gone = vec![serde_json::to_vec(&RowKey::Peer("m".into())).unwrap()];
+        gone.gone = vec![
+            serde_json::to_vec(&RowKey::Peer { network: "net".into(), node: "m".into() }).unwrap(),
+        ];
         let all = [part(5, None, vec![peer("n", 1), peer("m", 1)], false), gone];
         for message in all {
             assert!(intake.take(&message).unwrap().unwrap().is_some());
@@ -305,8 +381,9 @@ mod tests {
         }
         assert_eq!(intake.begin(), inbox.begin());
         assert_eq!(intake.begin()[0].digest, row_digest(&peer("n", 2)));
-        let kept = Assignment { kept: vec![String::new()], ..part(9, None, vec![], false) };
-        assert_eq!(intake.take(&kept).unwrap().unwrap().unwrap().peers, 1);
+        let kept = Assignment { kept: vec!["net".into()], ..part(9, None, vec![], false) };
+        assert!(intake.take(&kept).unwrap().unwrap().is_some());
+        assert_eq!(intake.rows("net"), 1);
         intake.take(&part(10, None, vec![], false)).unwrap().unwrap();
         assert!(intake.begin().is_empty());
     }

@@ -154,6 +154,7 @@ impl Nodes {
             (!state.connected && !state.error.is_empty()).then(|| state.error.clone())
         });
         let refused = self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (most_peers, strangers) = self.counters.tables();
         Progress {
             joined: read(&self.joined),
             refused: read(&self.refused),
@@ -164,7 +165,8 @@ impl Nodes {
             messages: read(&self.counters.messages),
             rows: read(&self.counters.rows),
             bytes: read(&self.counters.bytes),
-            least_peers: self.counters.least_peers(),
+            most_peers,
+            strangers,
             complaint: lost.unwrap_or(refused),
         }
     }
