@@ -16,6 +16,9 @@ use std::{
 /// Between two lines on how far the nodes are, while something is waited for.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
+/// Nodes that put their whole tables together, at most about so many.
+const WHOLE_TABLES: usize = 10;
+
 /// How far the nodes are, all together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
@@ -107,7 +110,9 @@ impl Agents {
             }
             None => host.command(program::ours("shoal-agents")?),
         };
-        command.args(["--token", token, "--count", &count.to_string()]);
+        // Putting tables together is the work of as many machines.
+        let every = (count / WHOLE_TABLES).max(1).to_string();
+        command.args(["--token", token, "--count", &count.to_string(), "--whole-every", &every]);
         for manager in managers {
             command.args(["--manager", &manager.to_string()]);
         }

@@ -11,7 +11,7 @@ use shoal_model::Timestamp;
 use std::{
     collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -40,12 +40,13 @@ pub struct Events(Arc<Hub>);
 
 struct Hub {
     kept: Mutex<VecDeque<Arc<Event>>>,
-    listeners: broadcast::Sender<Arc<Event>>,
+    /// Taken while `kept` is.
+    listeners: Mutex<broadcast::Sender<Arc<Event>>>,
 }
 
 impl Default for Events {
     fn default() -> Events {
-        let (listeners, _) = broadcast::channel(MOST_BEHIND);
+        let listeners = Mutex::new(broadcast::Sender::new(MOST_BEHIND));
         Events(Arc::new(Hub { kept: Mutex::default(), listeners }))
     }
 }
@@ -57,6 +58,15 @@ impl fmt::Debug for Events {
 }
 
 impl Events {
+    fn listeners(&self) -> MutexGuard<'_, broadcast::Sender<Arc<Event>>> {
+        self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what listeners there are: nothing more will be told for now.
+    fn break_off(&self) {
+        *self.listeners() = broadcast::Sender::new(MOST_BEHIND);
+    }
+
     fn publish(&self, event: Event) {
         let event = Arc::new(event);
         let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -65,14 +75,14 @@ impl Events {
         }
         kept.push_back(Arc::clone(&event));
         // Without listeners it is only kept.
-        let _ = self.0.listeners.send(event);
+        let _ = self.listeners().send(event);
     }
 
     /// The events that are kept, and all that come after them.
     pub(crate) fn subscribe(&self) -> (Vec<Arc<Event>>, broadcast::Receiver<Arc<Event>>) {
         // None is published in between.
         let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        (kept.iter().cloned().collect(), self.0.listeners.subscribe())
+        (kept.iter().cloned().collect(), self.listeners().subscribe())
     }
 }
 
@@ -81,7 +91,10 @@ pub(crate) async fn follow(events: Events, swarm: Arc<dyn Swarm>) {
     let mut witness: Option<Witness> = None;
     loop {
         let Some((mut versions, leader)) = swarm.progress() else {
-            witness = None;
+            // Whoever listens would wait in vain, and not know that there were any.
+            if witness.take().is_some() {
+                events.break_off();
+            }
             sleep(LOOK).await;
             continue;
         };
@@ -134,6 +147,19 @@ mod tests {
         events.publish(event(999));
         assert_eq!(listener.try_recv().unwrap().id(), "s999");
         assert!(listener.try_recv().is_err());
+    }
+
+    #[test]
+    fn those_who_listen_are_told_that_nothing_more_comes_and_others_may_listen_again() {
+        let events = Events::default();
+        let (_, mut first) = events.subscribe();
+        events.publish(event(1));
+        events.break_off();
+        assert_eq!(first.try_recv().unwrap().id(), "s1");
+        assert_eq!(first.try_recv().unwrap_err(), broadcast::error::TryRecvError::Closed);
+        let (kept, mut second) = events.subscribe();
+        events.publish(event(2));
+        assert_eq!((kept.len(), second.try_recv().unwrap().id()), (1, "s2"));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Inner {
         }
         let index = self.state.version + 1;
         self.state.apply(index, now(), changes).map_err(|e| match e {
-            ApplyError::OutOfSequence { .. } | ApplyError::SubnetTaken { .. } => ControlError::new(
+            ApplyError::OutOfSequence { .. } | ApplyError::SubnetTaken { .. } | ApplyError::IngressPresent { .. } => ControlError::new(
                 ErrorKind::Unknown,
                 format!("rpc error: code = Unknown desc = {e}"),
             ),

@@ -8,7 +8,13 @@ use shoal_model::{
     Change, EndpointState, NetAddresses, Network, NodeState, Object, ObjectKind, Service, State,
     Task, TaskState, Timestamp, docker, port_wishes,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+/// What is missing between the removal of the routing mesh's network and the next one.
+const NO_INGRESS: &str = "no ingress network is present (docker network create --driver overlay --ingress NAME makes one)";
 
 /// Gives what is asked for and not yet there, looking at all there is. What cannot be given is named in
 /// `endpoint.err` of the service and `status.err` of the task, which stays `New`.
@@ -51,7 +57,10 @@ impl Allocator {
             let set = match kind {
                 ObjectKind::Node => &mut self.nodes,
                 ObjectKind::Service => &mut self.services,
-                // What is attached to it, by its id or its name, may get what it waits for.
+                // What waits for one that is made is looked at anyway.
+                ObjectKind::Network if state.networks.get(id).is_some_and(|n| !n.ingress) => {
+                    continue;
+                }
                 ObjectKind::Network => return self.look_at_all(state),
                 // A task that holds nothing yet is found by itself.
                 ObjectKind::Task | ObjectKind::Cluster => continue,
@@ -70,16 +79,19 @@ impl Allocator {
 
     /// Those that get nothing, or whose change may be refused, are looked at again.
     fn nodes(&mut self, state: &State, pools: &mut Pools<'_>) -> Vec<Change> {
-        let without = |id: &str| state.nodes.get(id).filter(|n| n.overlay.address.is_none());
+        let ingress = state.ingress();
+        // Without the mesh's network they keep what they had, and get another in the next one.
+        let fits = |at: Ipv4Addr| ingress.is_none_or(|n| n.subnet.contains(at));
+        let without =
+            |id: &str| state.nodes.get(id).filter(|n| !n.overlay.address.is_some_and(fits));
         self.nodes.retain(|id| without(id).is_some());
-        let Some(ingress) = state.ingress() else { return Vec::new() };
         let mut changes = Vec::new();
         for node in self.nodes.iter().filter_map(|id| without(id)) {
             let mut new = node.clone();
-            match pools.take(&ingress.id, Vec::new()) {
+            match ingress.and_then(|ingress| pools.take(&ingress.id, Vec::new())) {
                 Some(address) => {
                     new.overlay.address = Some(address.v4);
-                    if new.status.message == without_address(ingress) {
+                    if [ingress, None].iter().any(|n| new.status.message == without_address(*n)) {
                         new.status.message.clear();
                     }
                 }
@@ -121,10 +133,13 @@ impl Allocator {
 }
 
 /// Why a node takes no tasks, in its status.
-fn without_address(ingress: &Network) -> String {
+fn without_address(ingress: Option<&Network>) -> String {
+    let Some(ingress) = ingress else {
+        return format!("it takes no tasks: {NO_INGRESS}, which gives each node its address");
+    };
     format!(
         "it takes no tasks: no address is left in network {} ({}), which needs one for each node; \
-         remove nodes, or form the swarm with a larger --default-addr-pool-mask-length",
+         remove nodes, or make the network anew with a larger subnet",
         ingress.name(),
         ingress.subnet,
     )
@@ -145,6 +160,9 @@ fn endpoint<'a>(
             given.err = format!("{error}: publish another port, or remove that service");
         }
         Err(error) => given.err = error.to_string(),
+    }
+    if state.ingress().is_none() && !port_wishes(&service.spec).is_empty() {
+        given.err = format!("no port can be published: {NO_INGRESS}");
     }
     if !uses_vip(&service.spec) {
         return given;

@@ -69,7 +69,7 @@ pub fn allocate_subnet(
         let net: IpNetwork =
             text.parse().map_err(|_| invalid("write it as address/prefix, like 10.9.0.0/24"))?;
         match net {
-            IpNetwork::V4(net) if v4.is_none() => v4 = Some(asked_v4(state, text, net)?),
+            IpNetwork::V4(net) if v4.is_none() => v4 = Some(asked_v4(state, spec, text, net)?),
             IpNetwork::V6(net) if v6.is_none() => v6 = Some(asked_v6(state, text, net)?),
             _ => return Err(invalid("a network has one subnet of each IP version")),
         }
@@ -81,7 +81,7 @@ pub fn allocate_subnet(
     }
     let v4 = match v4 {
         Some(net) => net,
-        None => free_v4(state, &cluster.address_pools, cluster.subnet_size)?,
+        None => free_v4(state, spec, &cluster.address_pools, cluster.subnet_size)?,
     };
     if wants_v6 && v6.is_none() {
         v6 = Some(free_v6(state, cluster.ipv6_pool)?);
@@ -89,7 +89,12 @@ pub fn allocate_subnet(
     Ok((v4, v6))
 }
 
-fn asked_v4(state: &State, text: &str, net: Ipv4Network) -> Result<Ipv4Network, SubnetError> {
+fn asked_v4(
+    state: &State,
+    spec: &docker::NetworkCreateRequest,
+    text: &str,
+    net: Ipv4Network,
+) -> Result<Ipv4Network, SubnetError> {
     let unusable = net.network().is_loopback()
         || net.network().is_multicast()
         || net.network().is_unspecified()
@@ -101,10 +106,10 @@ fn asked_v4(state: &State, text: &str, net: Ipv4Network) -> Result<Ipv4Network, 
     }
     let net = Ipv4Network::new(net.network(), net.prefix()).unwrap_or(net);
     // The network of such a task could be removed as soon as it was told to stop.
-    if let Some(address) = state.addresses_without_network().find(|a| net.contains(*a)) {
+    if let Some(address) = in_the_way(state, spec).find(|a| net.contains(*a)) {
         return Err(SubnetError::Overlap {
             subnet: text.to_owned(),
-            name: "that was removed and whose tasks are still stopping".to_owned(),
+            name: "that was removed and whose addresses are still in use".to_owned(),
             other: address.to_string(),
         });
     }
@@ -138,7 +143,12 @@ fn asked_v6(state: &State, text: &str, net: Ipv6Network) -> Result<Ipv6Network, 
     }
 }
 
-fn free_v4(state: &State, pools: &[Ipv4Network], size: u8) -> Result<Ipv4Network, SubnetError> {
+fn free_v4(
+    state: &State,
+    spec: &docker::NetworkCreateRequest,
+    pools: &[Ipv4Network],
+    size: u8,
+) -> Result<Ipv4Network, SubnetError> {
     let exhausted = || SubnetError::Exhausted { version: 4, size, pools: list(pools) };
     let step = 1_u64 << (32 - u32::from(size.clamp(8, LONGEST_V4)));
     let of_networks = state
@@ -146,7 +156,7 @@ fn free_v4(state: &State, pools: &[Ipv4Network], size: u8) -> Result<Ipv4Network
         .values()
         .map(|n| (n.subnet.network().to_bits().into(), n.subnet.broadcast().to_bits().into()));
     let of_tasks =
-        state.addresses_without_network().map(|a| (u64::from(a.to_bits()), u64::from(a.to_bits())));
+        in_the_way(state, spec).map(|a| (u64::from(a.to_bits()), u64::from(a.to_bits())));
     let mut taken: Vec<(u64, u64)> = of_networks.chain(of_tasks).collect();
     taken.sort();
     for pool in pools {
@@ -162,6 +172,16 @@ fn free_v4(state: &State, pools: &[Ipv4Network], size: u8) -> Result<Ipv4Network
         }
     }
     Err(exhausted())
+}
+
+/// Addresses in use that are on no network. Those of nodes may be on the routing mesh's next one.
+fn in_the_way(
+    state: &State,
+    spec: &docker::NetworkCreateRequest,
+) -> impl Iterator<Item = Ipv4Addr> {
+    let ingress = spec.ingress == Some(true);
+    let of_node = move |a: &Ipv4Addr| state.node_addresses().contains_key(a);
+    state.addresses_without_network().filter(move |a| !(ingress && of_node(a)))
 }
 
 fn list(pools: &[Ipv4Network]) -> String {

@@ -121,6 +121,9 @@ pub(crate) fn from_store(error: StoreError) -> ControlError {
             let text = format!("name conflicts with an existing object: {taken}");
             refuse(ErrorKind::AlreadyExists, text)
         }
+        StoreError::Refused(present @ ApplyError::IngressPresent { .. }) => {
+            refuse(ErrorKind::AlreadyExists, present)
+        }
         StoreError::Refused(taken @ ApplyError::SubnetTaken { .. }) => {
             refuse(ErrorKind::FailedPrecondition, taken)
         }

@@ -104,6 +104,11 @@ bugs! {
     ForeignReport,
     /// A node is told of networks it has nothing on.
     TellAllNetworks,
+    /// A node is told all nodes, though none but those it shares a network with would send to it.
+    TellAllPeers,
+    /// A peer is taken from the nodes of a network with its first task there that ends, though a second is
+    /// heard of.
+    TakeSharedPeer,
     /// A node is told of secrets that tasks of other nodes use.
     TellAllSecrets,
     /// A node is told of a secret for as long as there is one, though the last task there that used it

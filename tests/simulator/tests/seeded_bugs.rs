@@ -52,6 +52,8 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::StateGoesBack, &["transitions"], 60),
     Proof(Bug::ForeignReport, &["transitions"], 60),
     Proof(Bug::TellAllNetworks, &["needed"], 60),
+    Proof(Bug::TellAllPeers, &["needed"], 60),
+    Proof(Bug::TakeSharedPeer, &["tables"], 60),
     Proof(Bug::TellAllSecrets, &["secrets"], 60),
     Proof(Bug::KeepSecret, &["secrets"], 60),
     Proof(Bug::TakeSharedSecret, &["secrets", "held"], 60),

@@ -152,3 +152,20 @@ fn every_manager_tells_what_happens_in_the_cluster_and_one_that_restarts_tells_n
     let worker = cluster.node(MANAGERS).docker(&["events"]).unwrap().message().unwrap();
     assert!(worker.contains("this node is no manager"), "{worker}");
 }
+
+#[test]
+fn a_manager_that_is_demoted_ends_its_streams() {
+    let cluster = cluster();
+    let lead = leader(&cluster, 0).unwrap();
+    let other = (lead + 1) % MANAGERS;
+    let name = cluster.node(other).name();
+    let mut listener = Listener::start(&cluster, other);
+    let docker = |args: &[&str]| cluster.node(lead).docker(args).unwrap().ok().unwrap();
+    docker(&["node", "demote", name]);
+    wait_for("the stream to end", patiently(), || {
+        listener.child.try_wait()?.map(drop).context("it still listens")
+    })
+    .unwrap();
+    docker(&["node", "promote", name]);
+    whole(&cluster);
+}

@@ -11,6 +11,7 @@ mod events;
 mod faults;
 mod fixture;
 mod given;
+mod ingress;
 mod lock;
 mod managers;
 mod metrics;

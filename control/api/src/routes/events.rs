@@ -61,8 +61,8 @@ fn line(event: &Event) -> Bytes {
     Bytes::from(format!("{}\n", event.json()))
 }
 
-/// Events from now on, until a moment if there is one. A listener that is too far behind is told so by a
-/// stream that breaks off: it would not know otherwise that it has missed some.
+/// Events from now on, until a moment if there is one. A listener that is too far behind, or whose node is no
+/// manager any more, is told so by a stream that breaks off: it would not know otherwise that it misses some.
 fn to_come(
     listener: Receiver<Arc<Event>>,
     wanted: Wanted,
@@ -93,7 +93,10 @@ fn to_come(
                     );
                     return Some((Err(io::Error::other("events were missed")), None));
                 }
-                Err(RecvError::Closed) => return None,
+                Err(RecvError::Closed) => {
+                    let gone = io::Error::other("this node is no manager any more");
+                    return Some((Err(gone), None));
+                }
             }
         }
     })

@@ -137,9 +137,6 @@ fn check(request: &docker::NetworkCreateRequest) -> Result<(), ApiError> {
     if from.is_some_and(|n| !n.is_empty()) {
         return absent("copying a configuration (ConfigFrom)");
     }
-    if request.ingress == Some(true) {
-        return absent("another ingress network (Ingress) than the one every cluster has");
-    }
     if request.enable_ipv4 == Some(false) {
         return absent("an overlay network without IPv4 (EnableIPv4 false)");
     }
@@ -251,7 +248,6 @@ mod tests {
         assert!(refusal(json!({ "Name": "a" })).contains("\"bridge\""));
         for (field, value, words) in [
             ("ConfigOnly", json!(true), "ConfigOnly"),
-            ("Ingress", json!(true), "Ingress"),
             ("Options", json!({ "encrypted": "false" }), "without encryption"),
             ("Scope", json!("local"), "scope"),
             ("Options", json!({ "com.docker.network.driver.mtu": "1400" }), "driver.mtu"),

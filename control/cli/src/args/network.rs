@@ -50,6 +50,9 @@ pub struct NetworkCreate {
     /// Restrict external access to the network
     #[arg(long)]
     pub internal: bool,
+    /// Create swarm routing-mesh network
+    #[arg(long)]
+    pub ingress: bool,
     /// Enable IPv6 address assignment
     #[arg(long)]
     pub ipv6: bool,

@@ -44,6 +44,7 @@ async fn create(client: &Client, create: NetworkCreate) -> CliResult<()> {
         "Driver": create.driver,
         "Attachable": create.attachable,
         "Internal": create.internal,
+        "Ingress": create.ingress,
         "EnableIPv6": create.ipv6,
         "IPAM": { "Driver": "default", "Config": config },
         "Options": pairs(&create.opt),

@@ -353,3 +353,53 @@ fn a_node_for_which_the_routing_mesh_has_no_address_says_so_until_it_has_one() {
     assert!(world.state.nodes[&id].overlay.address.is_some());
     assert_eq!(world.state.nodes[&id].status.message, "");
 }
+
+#[test]
+fn the_routing_meshs_network_can_be_made_anew_and_nodes_get_addresses_there() {
+    let mut world = World::new();
+    ["n1", "n2"].iter().for_each(|n| world.node(n));
+    world.service("web", 1, &[], |s| publish(s, 8080));
+    world.run();
+    let address = |world: &World, node: &str| world.state.nodes[node].overlay.address.unwrap();
+    let before = address(&world, "n1");
+    let gone = vec![Change::Delete(ObjectKind::Network, "net-ingress".to_owned())];
+    let mut state = world.state.clone();
+    let refused = state.apply(state.version + 1, world.now, gone.clone()).unwrap_err();
+    assert_eq!(refused.to_string(), "network 'ingress' is in use by the following service: web");
+    world.apply(vec![Change::Delete(ObjectKind::Service, "svc-web".to_owned())]);
+    world.run();
+    world.apply(gone);
+    world.service("web", 1, &[], |s| publish(s, 8080));
+    world.node("n3");
+    world.run();
+    assert_eq!(address(&world, "n1"), before, "kept as long as there is no other");
+    assert_eq!(world.running("web").len(), 0);
+    assert!(world.tasks("web")[0].status.err.contains("no ingress network is present"));
+    let message = |world: &World| world.state.nodes["n3"].status.message.clone();
+    assert!(message(&world).contains("--ingress"), "{}", message(&world));
+
+    // Others keep off what the nodes still have; the next of the mesh's may be where the last was.
+    let subnet = |ingress| {
+        let spec = NetworkCreateRequest { ingress: Some(ingress), ..Default::default() };
+        allocate_subnet(&world.state, &spec).unwrap().0.to_string()
+    };
+    assert_eq!((subnet(false), subnet(true)), ("10.0.1.0/24".into(), "10.0.0.0/24".into()));
+
+    world.network_with("mesh", "10.9.0.0/16", |n| n.ingress = true);
+    world.run();
+    let mesh = world.state.ingress().unwrap().clone();
+    let all: BTreeSet<Ipv4Addr> = ["n1", "n2", "n3"].map(|n| address(&world, n)).into();
+    assert!(all.len() == 3 && all.iter().all(|at| mesh.subnet.contains(*at)), "{all:?}");
+    assert_eq!(message(&world), "");
+    assert_eq!(world.running("web")[0].networks[0].network_id, "net-mesh");
+    let second =
+        Network { id: "net-other".to_owned(), subnet: "10.8.0.0/24".parse().unwrap(), ..mesh };
+    let second = Network {
+        spec: NetworkCreateRequest { name: "other".to_owned(), ..Default::default() },
+        meta: Default::default(),
+        ..second
+    };
+    let change = vec![Change::Put(Object::Network(Box::new(second)))];
+    let refused = world.state.apply(world.state.version + 1, world.now, change).unwrap_err();
+    assert_eq!(refused.to_string(), "ingress network (net-mesh) is already present");
+}

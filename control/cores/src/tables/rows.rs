@@ -2,7 +2,9 @@
 use super::{OfTask, Own, Tables, one_less, shelf::write};
 use crate::assignment::{alive, data_path_port, digest, heard, network, serving};
 use shoal_model::{
-    ALL_NODES, MemberRow, NodeState, PeerRow, Row, RowKey, Service, ServiceRow, State, Task, needs,
+    ALL_NODES, MemberRow, NodeState, PeerRow, Row, RowKey, Service, ServiceRow, State, Task,
+    bugs::{self, Bug},
+    needs,
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -214,8 +216,12 @@ impl Tables {
         }
         let before = before.node.iter().flat_map(|n| before.heard.iter().map(move |h| (n, h)));
         for (node, network) in before {
-            if one_less(&mut self.node(node).heard_on, network) {
+            let heard_on = &mut self.node(node).heard_on;
+            if one_less(heard_on, network) {
                 self.peer_row(network, node);
+            } else if bugs::active(Bug::TakeSharedPeer) {
+                let key = RowKey::Peer { network: network.clone(), node: node.clone() };
+                self.set_on_network(network, key, None);
             }
         }
     }

@@ -111,6 +111,7 @@ impl Tables {
     /// Whether a node has a living task on the routing mesh's network.
     fn is_meshed(&self, own: &OfNode) -> bool {
         self.ingress.as_ref().is_some_and(|id| own.joined.contains_key(id))
+            || bugs::active(Bug::TellAllPeers)
     }
 
     fn whole(&self, state: &State, to: &Subscriber, own: &OfNode) -> Delta {
@@ -156,11 +157,17 @@ impl Tables {
                 None => delta.gone.push(key.clone()),
             }
         }
-        // A node may take part in hundreds of networks: all are looked at only when there are others.
-        let most = own.joined.len() + 1;
-        let changed = if moved { None } else { self.recent.since(base, most) };
-        let changed = changed.map(|all| all.into_iter().filter(|id| self.joins(own, id)).collect());
-        let changed: Vec<&String> = changed.unwrap_or_else(|| self.joined_by(own).collect());
+        // A node may take part in hundreds of networks.
+        let recent = self.recent.since(base, own.joined.len() + 1);
+        let changed: Vec<&String> = match recent {
+            Some(recent) => {
+                let others = self.joined_by(own).filter(|id| moved && !to.joined.contains(*id));
+                let others: Vec<&String> = others.collect();
+                let known = recent.into_iter().filter(|id| self.joins(own, id));
+                known.filter(|id| !others.contains(id)).chain(others.iter().copied()).collect()
+            }
+            None => self.joined_by(own).collect(),
+        };
         for id in changed {
             let Some(network) = self.networks.get(id) else {
                 if to.joined.contains(id) {

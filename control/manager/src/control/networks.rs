@@ -7,8 +7,8 @@ use crate::{
 use shoal_cores::{SubnetError, allocate_subnet, attachments, network_of};
 use shoal_identity::id;
 use shoal_model::{
-    ApplyError, Change, ControlError, ErrorKind, Meta, Network, Object, ObjectKind, State,
-    TaskState, docker,
+    ApplyError, Change, ControlError, ErrorKind, Meta, Network, Object, ObjectKind, Service, State,
+    TaskState, docker, port_wishes,
 };
 use shoal_store::StoreError;
 
@@ -46,6 +46,11 @@ impl Manager {
             if state.network_named(&spec.name).is_some() {
                 return Err(taken(&spec.name));
             }
+            let ingress = spec.ingress == Some(true);
+            if let Some(other) = state.ingress().filter(|_| ingress) {
+                let id = other.id.clone();
+                return Err(refuse(ErrorKind::AlreadyExists, ApplyError::IngressPresent { id }));
+            }
             let (subnet, subnet6) = allocate_subnet(state, spec).map_err(|error| match error {
                 SubnetError::Exhausted { .. } | SubnetError::NoCluster => {
                     refuse(ErrorKind::FailedPrecondition, error)
@@ -53,19 +58,22 @@ impl Manager {
                 SubnetError::Invalid { .. } | SubnetError::Overlap { .. } => invalid(error),
             })?;
             let meta = Meta::default();
-            Ok(Network { id: id::new(), meta, spec: spec.clone(), ingress: false, subnet, subnet6 })
+            Ok(Network { id: id::new(), meta, spec: spec.clone(), ingress, subnet, subnet6 })
         })
     }
 
-    /// Removes a network that nobody uses. Tasks that are stopping do not count.
+    /// Removes a network that nobody uses. Tasks that are stopping do not count. Without the routing mesh's,
+    /// nodes keep their addresses until there is another.
     pub async fn remove_network(&self, id: &str) -> Result<(), ControlError> {
         self.store().read(|state| {
             let network =
                 state.networks.get(id).ok_or_else(|| not_found(ObjectKind::Network, id))?;
             let name = network.name();
-            if network.ingress {
+            let publishes = |s: &&Service| network.ingress && !port_wishes(&s.spec).is_empty();
+            if let Some(service) = state.services.values().find(publishes) {
                 let text = format!(
-                    "network {name} is the routing mesh's and cannot be removed in this version"
+                    "ingress network cannot be removed because service {} depends on it",
+                    service.id
                 );
                 return Err(refuse(ErrorKind::FailedPrecondition, text));
             }

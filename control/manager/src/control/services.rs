@@ -13,7 +13,7 @@ use shoal_cores::{
 use shoal_identity::id;
 use shoal_model::{
     Change, ControlError, ErrorKind, LogLine, LogOptions, Object, ObjectKind, Service, State,
-    docker,
+    docker, port_wishes,
 };
 use std::mem::discriminant;
 
@@ -56,6 +56,7 @@ impl Manager {
                     ),
                 ));
             }
+            check_ingress(state, &spec)?;
             check_ports(state, None, &spec).map_err(invalid)?;
             check_dependencies(state, &spec)?;
             let rebalance = take_rebalance_once(&mut spec);
@@ -106,6 +107,7 @@ impl Manager {
             if discriminant(&service.mode()) != discriminant(&present.mode()) {
                 return Err(invalid("service mode change is not allowed"));
             }
+            check_ingress(state, &service.spec)?;
             check_ports(state, Some(id), &service.spec).map_err(invalid)?;
             check_dependencies(state, &service.spec)?;
             Ok(service)
@@ -132,6 +134,15 @@ impl Manager {
     ) -> Result<BoxStream<'static, LogLine>, ControlError> {
         broker::subscribe(&self.leading()?, tasks, options)
     }
+}
+
+/// Ports are published on the routing mesh, if it has a network. SwarmKit's text.
+fn check_ingress(state: &State, spec: &docker::ServiceSpec) -> Result<(), ControlError> {
+    if state.ingress().is_some() || port_wishes(spec).is_empty() {
+        return Ok(());
+    }
+    let text = "service needs ingress network, but no ingress network is present";
+    Err(refuse(ErrorKind::FailedPrecondition, text))
 }
 
 /// What a service refers to must be there.

@@ -6,6 +6,7 @@ mod control;
 mod drain;
 mod external;
 mod given;
+mod ingress;
 mod managers;
 mod rotation;
 mod support;

@@ -3,6 +3,7 @@
 use super::{Object, ObjectKind, State};
 use crate::{
     bugs::{self, Bug},
+    claims::port_wishes,
     dependency::{DependencyKind, references},
     objects::Service,
 };
@@ -44,6 +45,12 @@ pub enum ApplyError {
         /// Name of the other.
         other: String,
     },
+    /// There is a network of the routing mesh already. SwarmKit's text.
+    #[error("ingress network ({id}) is already present")]
+    IngressPresent {
+        /// Its id.
+        id: String,
+    },
     /// Services refer to it. SwarmKit's text.
     #[error(
         "{} '{name}' is in use by the following service{}: {}",
@@ -83,6 +90,10 @@ impl State {
                     self.check_unused(DependencyKind::Config, id)?;
                     continue;
                 }
+                Change::Delete(ObjectKind::Network, id) => {
+                    self.check_unpublished(id)?;
+                    continue;
+                }
                 Change::Delete(..) => continue,
             };
             let (kind, id) = (object.kind(), object.id());
@@ -95,6 +106,11 @@ impl State {
             {
                 let (name, other) = (network.name().to_owned(), other.name().to_owned());
                 return Err(ApplyError::SubnetTaken { name, other });
+            }
+            if let Object::Network(network) = object
+                && let Some(other) = self.ingress().filter(|o| network.ingress && o.id != id)
+            {
+                return Err(ApplyError::IngressPresent { id: other.id.clone() });
             }
             let of_kind = |kind, name| self.dependency_named(kind, name).map(|o| &o.id);
             let (name, taken) = match object {
@@ -124,6 +140,18 @@ impl State {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The routing mesh's network stays as long as a service publishes ports on it.
+    fn check_unpublished(&self, network: &str) -> Result<(), ApplyError> {
+        let Some(ingress) = self.ingress().filter(|n| n.id == network) else { return Ok(()) };
+        let publish = self.services.values().filter(|s| !port_wishes(&s.spec).is_empty());
+        let services: Vec<String> = publish.take(MOST_NAMED).map(|s| s.name().to_owned()).collect();
+        if services.is_empty() {
+            return Ok(());
+        }
+        let (kind, name) = (ObjectKind::Network, ingress.name().to_owned());
+        Err(ApplyError::InUse { kind, name, services })
     }
 
     /// What a service refers to newly must be there. What it had before is exempt: an update that goes

@@ -1,13 +1,14 @@
 //! A node is told what it needs alone: its own tasks with what their specifications say, and of networks,
-//! services, names and peers those of the networks it takes part in.
+//! services, names and peers those of the networks it takes part in. Only a node with a task on the routing
+//! mesh, which any other may send to, is told all of them.
 use super::Verdict;
-use shoal_model::{NodeAssignment, State};
+use shoal_model::{NodeAssignment, State, Task};
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 /// A node is told an assignment made from a state.
 pub(super) fn told(state: &State, node: &str, assignment: &NodeAssignment) -> Verdict {
-    let mut joined: BTreeSet<&str> =
-        state.networks.values().filter(|n| n.ingress).map(|n| n.id.as_str()).collect();
+    let ingress = state.networks.values().find(|n| n.ingress).map(|n| n.id.as_str());
+    let mut joined: BTreeSet<&str> = BTreeSet::new();
     for told in &assignment.tasks {
         let task = &told.task;
         if task.node_id.as_deref() != Some(node) {
@@ -22,6 +23,8 @@ pub(super) fn told(state: &State, node: &str, assignment: &NodeAssignment) -> Ve
             joined.extend(own);
         }
     }
+    let on_mesh = ingress.is_some_and(|id| joined.contains(id));
+    joined.extend(ingress);
     let table = &assignment.table;
     if let Some(other) = table.networks.iter().find(|n| !joined.contains(n.id.as_str())) {
         return Err(format!("{node} is told of network {}, and has nothing there", other.name));
@@ -44,6 +47,12 @@ pub(super) fn told(state: &State, node: &str, assignment: &NodeAssignment) -> Ve
     let subnets: Vec<_> = joined.iter().filter_map(|id| state.networks.get(*id)).collect();
     let is_joined = |ip: Ipv4Addr| subnets.iter().any(|n| n.subnet.contains(ip));
     for peer in &table.peers {
+        let shared =
+            |task: &Task| task.networks.iter().any(|at| joined.contains(at.network_id.as_str()));
+        if !on_mesh && !state.tasks_of_node(&peer.node_id).any(shared) {
+            let other = &peer.node_id;
+            return Err(format!("{node} is told of {other}, and shares no network with it"));
+        }
         for allowed in &peer.allowed_ips {
             if let std::net::IpAddr::V4(ip) = allowed.ip()
                 && ip != peer.overlay

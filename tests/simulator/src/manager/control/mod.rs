@@ -123,6 +123,7 @@ impl Refusal {
                 Refusal::OutOfSequence
             }
             ApplyError::NameTaken { .. }
+            | ApplyError::IngressPresent { .. }
             | ApplyError::InUse { .. }
             | ApplyError::Missing { .. } => Refusal::Other,
         }
