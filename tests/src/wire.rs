@@ -20,6 +20,8 @@ impl Wire {
             "echo 1 >/proc/sys/net/ipv4/ip_forward\n\
              echo 1 >/proc/sys/net/ipv6/conf/all/forwarding\n\
              ip link add {BRIDGE} type bridge\n\
+             off=/proc/sys/net/bridge; for call in iptables ip6tables arptables; do\n\
+             [ ! -e $off/bridge-nf-call-$call ] || echo 0 >$off/bridge-nf-call-$call; done\n\
              ip link set {BRIDGE} up\n\
              ip address add {v4}/24 dev {BRIDGE}\n\
              ip address add {v6}/64 dev {BRIDGE} nodad"

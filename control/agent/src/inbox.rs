@@ -154,7 +154,7 @@ mod tests {
         inbox.take(whole(6, &["c"], true), 5).unwrap();
         let known = inbox.begin();
         assert_eq!(known.len(), 1);
-        let kept = Assignment { kept: vec![String::new()], ..whole(9, &[], false) };
+        let kept = Assignment { kept: vec!["net".into()], ..whole(9, &[], false) };
         assert_eq!(peers(inbox.take(kept, 5).unwrap()), ["a", "b"]);
         assert_eq!(inbox.begin(), known);
         assert_eq!(peers(inbox.take(whole(10, &["d"], false), 9).unwrap()), ["d"]);

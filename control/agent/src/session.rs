@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
 use prost::Message;
 use shoal_identity::{NodeCertificate, chain, client_config, connect_within};
-use shoal_model::{NodeDescription, Role, WrongBase};
+use shoal_model::{NodeDescription, Role, WrongBase, patience};
 use shoal_rpc::{
     AgentMessage, Applied, Assignment, Bearings, Heartbeat, Hello, LeaveRequest, LogSubscription,
     ManagerMessage, Resync, Section, TaskStatus, TaskStatuses, Tls, agent_message,
@@ -182,7 +182,8 @@ impl<B: Body> Session<B> {
         inbox: &mut B::Inbox,
         pace: &watch::Sender<Pace>,
     ) -> Result<()> {
-        let channel = self.config.connect(manager).await?;
+        let longest_pause = pace.borrow().longest_pause;
+        let channel = self.config.connect(manager, longest_pause).await?;
         let known = self.body.begin(inbox);
         let (tx, rx) = mpsc::channel(QUEUE);
         let hello = Hello {
@@ -357,10 +358,11 @@ impl SessionConfig {
         }
     }
 
-    async fn connect(&self, manager: SocketAddr) -> Result<Channel> {
+    async fn connect(&self, manager: SocketAddr, longest_pause: Duration) -> Result<Channel> {
         let certificate = self.certificate.borrow().clone();
         let tls = client_config(certificate.trust(), Some(&certificate))?;
-        Ok(connect_within(CONNECT, manager, tls).await?)
+        let silence = patience(longest_pause);
+        Ok(connect_within(CONNECT.max(longest_pause / 4), silence, manager, tls).await?)
     }
 }
 
@@ -370,7 +372,7 @@ pub(crate) async fn say_leave(config: &SessionConfig) -> Result<()> {
         loop {
             let manager = config.book().target().context("no manager is known")?;
             let said = async {
-                let channel = config.connect(manager).await?;
+                let channel = config.connect(manager, FIRST.longest_pause).await?;
                 DispatcherClient::new(channel).leave(LeaveRequest {}).await?;
                 anyhow::Ok(())
             };

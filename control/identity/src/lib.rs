@@ -36,6 +36,7 @@ pub use storage::CertificateDir;
 pub use tls::{client_config, peer_config, server_config};
 pub use token::{JoinToken, RootDigest, TokenError};
 pub use transport::{
-    CONNECT_TIMEOUT, MAX_CONNECTIONS, chain, connect, connect_within, fetch_root, serve,
+    CLIENT_PATIENCE, CONNECT_TIMEOUT, MAX_CONNECTIONS, chain, connect, connect_within, fetch_root,
+    serve,
 };
 pub use trust::Trust;

@@ -64,7 +64,9 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// The same of clients: a node must notice soon that its manager is gone, since another leads a second
 /// later.
 const CLIENT_KEEPALIVE: Duration = Duration::from_secs(1);
-const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a client waits for an answer to its ping, if it does not say.
+pub const CLIENT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long open calls may go on after `shutdown`.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -251,12 +253,13 @@ where
 
 /// Connects to the manager at `addr`. The channel reconnects by itself when the connection breaks.
 pub async fn connect(addr: SocketAddr, tls: Arc<ClientConfig>) -> Result<Channel, IdentityError> {
-    connect_within(CONNECT_TIMEOUT, addr, tls).await
+    connect_within(CONNECT_TIMEOUT, CLIENT_PATIENCE, addr, tls).await
 }
 
-/// [`connect`] with another time limit.
+/// [`connect`] with another time limit, and the longest time that the manager may be silent afterwards.
 pub async fn connect_within(
     limit: Duration,
+    silence: Duration,
     addr: SocketAddr,
     tls: Arc<ClientConfig>,
 ) -> Result<Channel, IdentityError> {
@@ -264,7 +267,7 @@ pub async fn connect_within(
     // Only the path of this address is used: the connector decides where to go.
     Endpoint::from_static("http://manager")
         .http2_keep_alive_interval(CLIENT_KEEPALIVE)
-        .keep_alive_timeout(CLIENT_PATIENCE)
+        .keep_alive_timeout(silence)
         .keep_alive_while_idle(true)
         .connect_with_connector(service_fn(move |_: Uri| {
             let connector = connector.clone();

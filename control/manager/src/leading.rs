@@ -22,7 +22,7 @@ use crate::{
     watchdog::{self, Beats},
 };
 use shoal_identity::NodeCertificate;
-use shoal_model::{Change, NodeState, Object, Role, State, longest_pause, return_spread};
+use shoal_model::{Change, NodeState, Object, Role, State, longest_pause, patience, return_spread};
 use shoal_store::Store;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::timeout};
@@ -157,10 +157,13 @@ async fn begin(
 }
 
 /// How long nodes may take to say hello before they miss beats. While the managers elect, they answer
-/// and nodes ask them again at once; where none answered, nodes have paused between their attempts.
+/// and nodes ask them again at once, those of a large cluster after some more patience; where none answered,
+/// nodes have paused between their attempts.
 fn time_to_return(nodes: usize, first: First) -> Duration {
-    let paused = if first.forget { longest_pause(nodes) } else { Duration::ZERO };
-    return_spread(nodes) + paused
+    let longest = longest_pause(nodes);
+    let paused = if first.forget { longest } else { Duration::ZERO };
+    let patience = patience(longest).saturating_sub(patience(Duration::ZERO));
+    return_spread(nodes) + paused + patience
 }
 
 /// What a new leader writes down first: its own address, and what is left if there was no leader before

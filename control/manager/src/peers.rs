@@ -1,7 +1,7 @@
 //! Connections to the other managers: one each, kept as long as it works.
 use crate::appends::{Appended, Appends};
 use async_trait::async_trait;
-use shoal_identity::{NodeCertificate, connect_within, peer_config};
+use shoal_identity::{CLIENT_PATIENCE, NodeCertificate, connect_within, peer_config};
 use shoal_rpc::{RaftRequest, raft_appended::Answer, raft_client::RaftClient};
 use shoal_store::{MAX_CALL_BYTES, RaftCall, Transport, TransportError};
 use std::{
@@ -166,7 +166,7 @@ impl Peers {
     async fn connect(&self, node: &str, addr: SocketAddr) -> Result<Channel, String> {
         let own = self.credentials.borrow().clone();
         let tls = peer_config(&own, node).map_err(|e| e.to_string())?;
-        connect_within(CONNECT_WAIT, addr, tls).await.map_err(|e| e.to_string())
+        connect_within(CONNECT_WAIT, CLIENT_PATIENCE, addr, tls).await.map_err(|e| e.to_string())
     }
 
     fn link(&self, node: &str, addr: SocketAddr) -> Arc<Link> {

@@ -12,6 +12,10 @@ const ATTEMPTS_PER_SECOND: u32 = 500;
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// Bounds of [`patience`]. With the lower one the leader's loss is noticed before the next one leads.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+const MOST_PATIENCE: Duration = Duration::from_secs(8);
+
 /// How long a manager that has just begun to lead is busy with nodes that come back.
 pub fn return_spread(nodes: usize) -> Duration {
     Duration::from_secs(1) * count(nodes) / TAKEN_UP_PER_SECOND
@@ -22,6 +26,12 @@ pub fn return_spread(nodes: usize) -> Duration {
 pub fn longest_pause(nodes: usize) -> Duration {
     let paced = Duration::from_secs(count(nodes).div_ceil(ATTEMPTS_PER_SECOND).into());
     paced.clamp(SHORTEST, LONGEST)
+}
+
+/// How long a node whose pauses are so long waits for a sign of life before it looks for another manager: one
+/// that is busy with thousands of nodes is not gone.
+pub fn patience(longest_pause: Duration) -> Duration {
+    (longest_pause / 4).clamp(LEAST_PATIENCE, MOST_PATIENCE)
 }
 
 fn count(nodes: usize) -> u32 {
@@ -41,5 +51,8 @@ mod tests {
         assert_eq!(times(1_001), (2_002, 3_000));
         assert_eq!(times(10_000), (20_000, 20_000));
         assert_eq!(longest_pause(usize::MAX), LONGEST);
+        let patience = |nodes| patience(longest_pause(nodes)).as_millis();
+        assert_eq!([3, 1_000, 5_000, 10_000].map(patience), [2_000, 2_000, 2_500, 5_000]);
+        assert_eq!(patience(usize::MAX), 7_500);
     }
 }

@@ -36,7 +36,7 @@ pub use dependency::{
 };
 pub use failures::{FAILURE_WINDOW, Failures, MOST_FAILURES};
 pub use generic::GenericResource;
-pub use herd::{longest_pause, return_spread};
+pub use herd::{longest_pause, patience, return_spread};
 pub use index::Waiting;
 pub use key::IdKey;
 pub use load::Load;

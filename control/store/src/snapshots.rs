@@ -87,11 +87,15 @@ impl Snapshots {
         vault: &Vault,
     ) -> Result<(SnapshotMeta, Vec<u8>), DiskError> {
         let path = self.dir.join(name);
-        let at = |source| DiskError::File { action: "read", path: path.clone(), source };
         let damaged = |source: Box<dyn std::error::Error + Send + Sync>| DiskError::Sealed {
             what: "snapshot".into(),
             path: path.clone(),
             source,
+        };
+        let at = |source: io::Error| match source.kind() {
+            // Each record says how long it is: one of them does so wrongly.
+            io::ErrorKind::UnexpectedEof => damaged("it ends in the middle of a piece".into()),
+            _ => DiskError::File { action: "read", path: path.clone(), source },
         };
         let mut input = BufReader::new(File::open(&path).map_err(at)?);
         let mut magic = [0; MAGIC.len()];

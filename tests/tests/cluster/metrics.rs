@@ -34,8 +34,19 @@ fn connections_bytes_tasks_and_the_overlay_are_counted() {
     assert!(after.1 - before.1 > requests * 100.0, "{before:?} {after:?}");
     assert!(after.2 - before.2 > requests * 4.0, "{before:?} {after:?}");
     assert_eq!(any("shoal_lb_active_connections", &of_web), 0.0);
-    assert!(any("shoal_overlay_bytes_total", &[("direction", "tx")]) > 0.0);
-    assert!(any("shoal_overlay_handshakes_total", &[]) > 0.0);
+    // The overlay's process is asked each second, and peers are new with the network.
+    wait_for("the overlay's counts", patiently(), || {
+        let texts = cluster.nodes()[..MEMBERS].iter().map(|n| n.metrics());
+        let texts = texts.collect::<Result<Vec<_>, _>>()?;
+        let sum = |name: &str, labels: &[(&str, &str)]| {
+            texts.iter().filter_map(|text| metric_sum(text, name, labels).ok()).sum::<f64>()
+        };
+        let sent = sum("shoal_overlay_bytes_total", &[("direction", "tx")]);
+        let handshakes = sum("shoal_overlay_handshakes_total", &[]);
+        anyhow::ensure!(sent > 0.0 && handshakes > 0.0, "{sent} bytes, {handshakes} handshakes");
+        Ok(())
+    })
+    .unwrap();
     assert!(any("shoal_node_tasks", &[("state", "running")]) >= 4.0);
 }
 

@@ -29,7 +29,7 @@ impl Subject {
 /// What depends on what:
 ///
 /// ```text
-/// a task         its service; its node, while it lives and may be refused there
+/// a task         its service; itself, while it lives and may be refused on its node
 /// a service      itself; nodes with tasks of it, which it may not allow any more
 /// a node         itself, services with tasks there, global services
 /// a network      nobody
@@ -41,6 +41,8 @@ pub(super) struct Agenda {
     /// Version of the state that was followed.
     version: Option<u64>,
     nodes: BTreeSet<String>,
+    /// Tasks on nodes that need not be looked at whole.
+    placed: BTreeSet<String>,
     services: BTreeSet<String>,
     moves: bool,
     /// Services with a task on each node.
@@ -79,11 +81,8 @@ impl Agenda {
         // One that was removed touched its service.
         let Some(task) = state.tasks.get(id) else { return };
         insert(&mut self.services, &task.service_id);
-        if slots::is_live(task)
-            && !task.status.state.is_terminal()
-            && let Some(node) = &task.node_id
-        {
-            insert(&mut self.nodes, node);
+        if slots::is_live(task) && !task.status.state.is_terminal() && task.node_id.is_some() {
+            insert(&mut self.placed, id);
         }
     }
 
@@ -126,6 +125,10 @@ impl Agenda {
 
     pub(super) fn take_nodes(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.nodes)
+    }
+
+    pub(super) fn take_placed(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.placed)
     }
 
     pub(super) fn take_services(&mut self) -> BTreeSet<String> {

@@ -4,9 +4,37 @@
 //! follows. On a paused node nothing is touched, and a drained one gives up its tasks anyway.
 use super::{plan::Plan, slots};
 use shoal_model::{
-    Availability, Node, Service, Task, TaskState,
+    Availability, Node, Service, State, Task, TaskState,
     bugs::{self, Bug},
 };
+
+/// The node of a task that changed, if a task there may have to go because of that: most often not, and then
+/// not all of its tasks are looked at.
+pub(super) fn endangered<'a>(plan: &mut Plan<'a>, task: &str) -> Option<&'a str> {
+    let state = plan.state;
+    let task = state.tasks.get(task)?;
+    let id = task.node_id.as_deref()?;
+    let stays = state.nodes.get(id).is_some_and(|node| {
+        let mut at_rest = || has_room(state, node) && suits(plan, task, node);
+        node.down_since.is_none() && (node.availability != Availability::Active || at_rest())
+    });
+    (!stays).then_some(id)
+}
+
+/// Whether all tasks that hold something of a node, told to stop or not, fit there together.
+fn has_room(state: &State, node: &Node) -> bool {
+    let Some(description) = &node.description else { return true };
+    state.load(&node.id).is_none_or(|load| {
+        load.nano_cpus <= description.nano_cpus.into()
+            && load.memory_bytes <= description.memory_bytes.into()
+    })
+}
+
+/// Whether the node may keep the task, but for its resources.
+fn suits(plan: &mut Plan<'_>, task: &Task, node: &Node) -> bool {
+    let service = plan.state.services.get(&task.service_id);
+    service.is_none_or(|s| !is_settled(s, task, node) || plan.admits(s, node))
+}
 
 /// Rejects what does not suit the node any more. Where resources do not suffice for all, the tasks
 /// that were there first stay.
@@ -23,9 +51,7 @@ pub(super) fn look(plan: &mut Plan<'_>, node: &str) {
     tasks.sort_by(|a, b| (a.meta.created, &a.id).cmp(&(b.meta.created, &b.id)));
     let mut free = Free::of(node);
     for task in tasks {
-        let service = state.services.get(&task.service_id);
-        let suits = service.is_none_or(|s| !is_settled(s, task, node) || plan.admits(s, node));
-        let suits = suits || bugs::active(Bug::LeaveUnsuited);
+        let suits = suits(plan, task, node) || bugs::active(Bug::LeaveUnsuited);
         if !suits || !free.take(task) {
             reject(plan, task);
         }

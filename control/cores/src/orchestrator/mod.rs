@@ -68,7 +68,11 @@ impl Orchestrator {
         self.agenda.follow(state);
         self.agenda.wake(now);
         let mut plan = Plan::new(state, now, new_id);
-        for node in self.agenda.take_nodes() {
+        let mut nodes = self.agenda.take_nodes();
+        for task in self.agenda.take_placed() {
+            nodes.extend(enforcer::endangered(&mut plan, &task).map(str::to_owned));
+        }
+        for node in nodes {
             self.look(&mut plan, Subject::Node(node), |plan, subject| of_node(plan, subject.id()));
         }
         for service in self.agenda.take_services() {

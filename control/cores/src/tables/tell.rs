@@ -94,11 +94,15 @@ impl Tables {
         let ingress = self.ingress.as_ref().filter(|id| !own.joined.contains_key(*id));
         let before = move |id: &&String| ingress.is_none_or(|ingress| *id < ingress);
         let (first, rest) = (own.joined.keys(), own.joined.keys());
-        let others = self.networks.keys().filter(|_| bugs::active(Bug::TellAllNetworks));
+        let others = bugs::active(Bug::TellAllNetworks).then(|| self.networks.keys());
         let all_nodes = self.networks.get_key_value(ALL_NODES).map(|(key, _)| key);
         let all_nodes = all_nodes.filter(|_| self.is_meshed(own));
         let first = all_nodes.into_iter().chain(first);
-        first.take_while(before).chain(ingress).chain(rest.skip_while(before)).chain(others)
+        first
+            .take_while(before)
+            .chain(ingress)
+            .chain(rest.skip_while(before))
+            .chain(others.into_iter().flatten())
     }
 
     fn joins(&self, own: &OfNode, network: &String) -> bool {
@@ -140,8 +144,10 @@ impl Tables {
         let mut delta = Delta { base: Some(base), generation: self.version, ..Delta::default() };
         let base = base.max(to.seen);
         let moved = own.moved > base;
-        let left = to.joined.iter().filter(|id| moved && !self.joins(own, id));
-        delta.gone.extend(left.cloned().map(RowKey::Network));
+        if moved {
+            let left = to.joined.iter().filter(|id| !self.joins(own, id));
+            delta.gone.extend(left.cloned().map(RowKey::Network));
+        }
         let put = |changed: Vec<(&RowKey, Option<&Written>)>, delta: &mut Delta| {
             for (key, row) in changed {
                 match row {
@@ -161,7 +167,8 @@ impl Tables {
         let recent = self.recent.since(base, own.joined.len() + 1);
         let changed: Vec<&String> = match recent {
             Some(recent) => {
-                let others = self.joined_by(own).filter(|id| moved && !to.joined.contains(*id));
+                let others = moved.then(|| self.joined_by(own)).into_iter().flatten();
+                let others = others.filter(|id| !to.joined.contains(*id));
                 let others: Vec<&String> = others.collect();
                 let known = recent.into_iter().filter(|id| self.joins(own, id));
                 known.filter(|id| !others.contains(id)).chain(others.iter().copied()).collect()
