@@ -8,7 +8,7 @@ use std::{
     io::{BufRead as _, BufReader},
     net::SocketAddr,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -48,11 +48,15 @@ pub struct Progress {
     pub complaint: String,
 }
 
-/// The processors this process may use are shared out: the managers' are the first half, the nodes' the
-/// rest. `None`: there is one.
-fn shares() -> Option<(String, String)> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    halves(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?)
+/// The processors this process might use when it was asked first are shared out: the managers' are the first
+/// half, the nodes' the rest. `None`: there is one.
+fn shares() -> Option<&'static (String, String)> {
+    static SHARES: OnceLock<Option<(String, String)>> = OnceLock::new();
+    let read = || {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        halves(status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?)
+    };
+    SHARES.get_or_init(read).as_ref()
 }
 
 /// Of a list as the kernel writes it (`0-2,7`).
@@ -68,15 +72,16 @@ fn halves(list: &str) -> Option<(String, String)> {
     (!managers.is_empty()).then(|| (written(managers), written(nodes)))
 }
 
-fn theirs() -> Option<String> {
+fn theirs() -> Option<&'static String> {
     shares().map(|(_, nodes)| nodes)
 }
 
-/// Leaves the nodes' processors to them: the process, with all its threads, keeps to the others.
+/// Leaves the nodes' processors to them: the process, with all its threads and those it starts from now on, keeps
+/// to the others.
 pub fn keep_to_managers_processors(pid: u32) -> anyhow::Result<()> {
     let Some((cpus, _)) = shares() else { return Ok(()) };
     let done = Command::new("taskset")
-        .args(["--all-tasks", "--cpu-list", "--pid", &cpus, &pid.to_string()])
+        .args(["--all-tasks", "--cpu-list", "--pid", cpus, &pid.to_string()])
         .output()
         .context("cannot run taskset")?;
     ensure!(done.status.success(), "taskset: {}", String::from_utf8_lossy(&done.stderr));
@@ -105,7 +110,7 @@ impl Agents {
         let mut command = match theirs() {
             Some(cpus) => {
                 let mut command = host.command("taskset");
-                command.args(["--cpu-list", &cpus]).arg(program::ours("shoal-agents")?);
+                command.args(["--cpu-list", cpus]).arg(program::ours("shoal-agents")?);
                 command
             }
             None => host.command(program::ours("shoal-agents")?),

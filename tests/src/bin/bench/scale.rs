@@ -141,6 +141,8 @@ impl Rows {
 
 /// Managers that run no tasks themselves, the first of which leads.
 fn form(managers: usize, size: Size) -> anyhow::Result<Cluster> {
+    // Daemons have as many threads as processors they may use when they start.
+    keep_to_managers_processors(std::process::id())?;
     let cluster = Cluster::builder().nodes(managers).clients(1).start()?;
     let first = cluster.node(0);
     let addr = first.addr().to_string();
@@ -153,9 +155,6 @@ fn form(managers: usize, size: Size) -> anyhow::Result<Cluster> {
     }
     for node in cluster.nodes() {
         first.docker(&["node", "update", "--availability", "drain", node.name()])?.ok()?;
-    }
-    for node in cluster.nodes() {
-        keep_to_managers_processors(node.daemon_pid().context("the daemon does not run")?)?;
     }
     // One process plays all nodes on the managers' cores: beats of ten thousand would take them whole.
     let slower = size.nodes.div_ceil(NODES_THAT_BEAT_EACH_SECOND);
