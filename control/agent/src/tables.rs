@@ -72,10 +72,10 @@ pub(crate) fn lb_table(table: &NodeTable, node: &NodeLinks, local: &Endpoints) -
             }));
         }
     }
+    let networks: BTreeSet<&str> = table.networks.iter().map(|n| n.id.as_str()).collect();
     let remote = |task: &&TableTask| task.node_id != node.node_id && !local.contains_key(&task.id);
     for task in table.services.iter().flat_map(|s| &s.tasks).filter(remote) {
-        let known = |at: &&NetAddresses| table.networks.iter().any(|n| n.id == at.network_id);
-        for at in task.networks.iter().filter(known) {
+        for at in task.networks.iter().filter(|at| networks.contains(at.network_id.as_str())) {
             lb.endpoints.extend(addresses(at).map(|address| EndpointEntry {
                 address,
                 network: at.network_id.clone(),
@@ -92,10 +92,12 @@ pub(crate) fn lb_table(table: &NodeTable, node: &NodeLinks, local: &Endpoints) -
             local: None,
         }));
     }
+    let peers: BTreeMap<&str, Ipv4Addr> =
+        table.peers.iter().map(|peer| (peer.node_id.as_str(), peer.overlay)).collect();
     for service in &table.services {
         lb.vips.extend(vips(service, node, local));
         if let Some(ingress) = ingress {
-            published(&mut lb, table, ingress, service, node, local);
+            published(&mut lb, &peers, ingress, service, node, local);
         }
     }
     lb
@@ -152,7 +154,7 @@ fn vips<'a>(
 
 fn published(
     lb: &mut LbTable,
-    table: &NodeTable,
+    peers: &BTreeMap<&str, Ipv4Addr>,
     ingress: &TableNetwork,
     service: &TableService,
     node: &NodeLinks,
@@ -166,7 +168,7 @@ fn published(
         let at = task.networks.iter().find(|at| at.network_id == ingress.id);
         let Some(at) = at else { continue };
         let here = task.node_id == node.node_id;
-        let peer = table.peers.iter().find(|p| p.node_id == task.node_id).map(|p| p.overlay);
+        let peer = peers.get(task.node_id.as_str()).copied();
         if !here && peer.is_none() || here && !local.contains_key(&task.id) {
             continue;
         }

@@ -7,7 +7,10 @@ use shoal_model::{
     Change, MadeBy, Object, ObjectKind, Service, Task, TaskState, Timestamp, UpdateState,
     UpdateStatus, docker,
 };
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 /// Docker's default.
 const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
@@ -162,16 +165,30 @@ fn are_too_many(status: &UpdateStatus, failed: usize, asked: &Asked) -> bool {
 impl Failures {
     /// Failures of the service's present way that one knows of who read version `read`.
     fn failed(&self, service: &Service, read: u64) -> usize {
+        self.left(service, read, &BTreeSet::new())
+    }
+
+    /// The same without tasks that are removed.
+    fn left(&self, service: &Service, read: u64, removed: &BTreeSet<&str>) -> usize {
         let way = self.of.get(&service.id).filter(|way| way.key == key(service));
-        let there = |f: &&Failed| f.told <= read && f.gone.is_none_or(|gone| gone > read);
-        way.map_or(0, |way| way.failed.values().filter(there).count())
+        let there = |(task, f): &(&String, &Failed)| {
+            let gone = f.gone.is_some_and(|gone| gone <= read) || removed.contains(task.as_str());
+            f.told <= read && !gone
+        };
+        way.map_or(0, |way| way.failed.iter().filter(there).count())
     }
 
     fn is_as_asked(&self, step: &Step<'_>) -> Verdict {
         let read = step.txn.read;
+        // A failure is forgotten with its task, also by who removes it and goes on at the same time.
+        let removed = step.txn.changes.iter().filter_map(|change| match change {
+            Change::Delete(ObjectKind::Task, id) => Some(id.as_str()),
+            _ => None,
+        });
+        let removed: BTreeSet<&str> = removed.collect();
         for (change, old) in step.txn.changes.iter().zip(step.old) {
             if let (Change::Put(Object::Service(new)), Some(Object::Service(old))) = (change, old) {
-                self.decided(old, new, read)?;
+                self.decided(old, new, read, &removed)?;
             }
         }
         for (old, task) in step.tasks_put() {
@@ -180,7 +197,7 @@ impl Failures {
             let Some(service) = service.filter(|s| s.meta.version <= read) else { continue };
             let replaces = old.is_none() && task.made_by == MadeBy::Update;
             let status = service.update_status.as_ref().filter(|u| u.in_progress());
-            let failed = self.failed(service, read);
+            let failed = self.left(service, read, &removed);
             if let Some(status) = status.filter(|_| replaces)
                 && are_too_many(status, failed, &Asked::of(service))
             {
@@ -191,7 +208,13 @@ impl Failures {
     }
 
     /// The orchestrator gave an update another state.
-    fn decided(&self, old: &Service, new: &Service, read: u64) -> Verdict {
+    fn decided(
+        &self,
+        old: &Service,
+        new: &Service,
+        read: u64,
+        removed: &BTreeSet<&str>,
+    ) -> Verdict {
         use UpdateState as S;
         let state = |s: &Service| s.update_status.as_ref().map(|u| u.state);
         let (from, to) = (state(old), state(new));
@@ -201,11 +224,13 @@ impl Failures {
         let asked = Asked::of(old);
         let failed = self.failed(old, read);
         let status = old.update_status.as_ref();
-        let too_many = status.is_some_and(|status| are_too_many(status, failed, &asked));
+        let are_too_many =
+            |failed| status.is_some_and(|status| are_too_many(status, failed, &asked));
+        let (too_many, still) = (are_too_many(failed), are_too_many(self.left(old, read, removed)));
         let good = match (from, to) {
             (None, Some(S::Updating)) => true,
             (Some(S::Updating), Some(S::Completed))
-            | (Some(S::RollbackStarted), Some(S::RollbackCompleted)) => !too_many,
+            | (Some(S::RollbackStarted), Some(S::RollbackCompleted)) => !still,
             (Some(S::Updating), Some(S::Paused)) => {
                 // There may be nothing to go back to.
                 too_many && (asked.action == Action::Pause || old.previous_spec.is_none())
