@@ -62,7 +62,7 @@ impl Events {
         self.0.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends what listeners there are: nothing more will be told for now.
+    /// Ends the streams of all who listen: a node that is no manager hears of nothing.
     fn break_off(&self) {
         *self.listeners() = broadcast::Sender::new(MOST_BEHIND);
     }

@@ -83,6 +83,17 @@ pub fn allocate_subnet(
         Some(net) => net,
         None => free_v4(state, spec, &cluster.address_pools, cluster.subnet_size)?,
     };
+    // Its own, the gateway's and the broadcast address are nobody's.
+    let room = u64::from(v4.size()).saturating_sub(3);
+    let nodes = state.nodes.len() as u64;
+    if spec.ingress == Some(true) && nodes > room {
+        return Err(SubnetError::Invalid {
+            subnet: v4.to_string(),
+            reason: format!(
+                "the ingress network needs an address for each of the swarm's {nodes} nodes and has {room}; name a larger --subnet"
+            ),
+        });
+    }
     if wants_v6 && v6.is_none() {
         v6 = Some(free_v6(state, cluster.ipv6_pool)?);
     }

@@ -7,14 +7,19 @@ use shoal_tests::{Cluster, Host, Page, Segment, address, patiently, wait_for, we
 /// What the client sees at a published port of both nodes.
 fn ask_everywhere(cluster: &Cluster, port: u16) {
     let client: &Host = cluster.client(0);
+    let (own4, own6) = address(Segment::Clients, 0);
     for node in cluster.nodes() {
-        let url = format!("http://{}:{port}/", node.addr());
-        let page = wait_for(&format!("{url} on {}", node.name()), patiently(), || {
-            let response = client.http_get(&url)?;
-            ensure!(response.status == 200, "{}", response.status);
-            Page::parse(&response.body)
-        });
-        assert_eq!(page.unwrap().client, address(Segment::Clients, 0).0, "{url}");
+        for (url, own) in [
+            (format!("http://{}:{port}/", node.addr()), own4),
+            (format!("http://[{}]:{port}/", node.addr6()), own6),
+        ] {
+            let page = wait_for(&format!("{url} on {}", node.name()), patiently(), || {
+                let response = client.http_get(&url)?;
+                ensure!(response.status == 200, "{}", response.status);
+                Page::parse(&response.body)
+            });
+            assert_eq!(page.unwrap().client, own, "{url}");
+        }
     }
 }
 
@@ -55,12 +60,14 @@ fn the_meshs_network_is_made_anew_larger_and_what_is_on_others_does_not_notice()
     let refused = first.docker(&create).unwrap();
     assert!(refused.stderr.contains("no ingress network is present"), "{refused:?}");
 
-    let larger = ["network", "create", "-d", "overlay", "--ingress", "--subnet", "10.77.0.0/20"];
+    let larger =
+        ["network", "create", "-d", "overlay", "--ingress", "--ipv6", "--subnet", "10.77.0.0/20"];
     scene.docker(&[&larger[..], &["mesh"]].concat());
     scene.service("again", 1, &["-p", "8080:80"], &[]);
     ask_everywhere(&cluster, 8080);
-    let subnet = "{{range .IPAM.Config}}{{.Subnet}}{{end}} {{.Ingress}}";
-    assert_eq!(scene.docker(&["network", "inspect", "-f", subnet, "mesh"]), "10.77.0.0/20 true");
+    let subnet = "{{(index .IPAM.Config 0).Subnet}} {{.Ingress}} {{.EnableIPv6}}";
+    let shown = scene.docker(&["network", "inspect", "-f", subnet, "mesh"]);
+    assert_eq!(shown, "10.77.0.0/20 true true");
 
     let counted = "touch /tmp/stop; [ -e /tmp/done ] && wc -l </tmp/asked; cat /tmp/failed; true";
     let asked = wait_for("the loop to end", patiently(), || {

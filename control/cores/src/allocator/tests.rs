@@ -385,8 +385,20 @@ fn the_routing_meshs_network_can_be_made_anew_and_nodes_get_addresses_there() {
     };
     assert_eq!((subnet(false), subnet(true)), ("10.0.1.0/24".into(), "10.0.0.0/24".into()));
 
+    ["n4", "n5", "n6"].iter().for_each(|n| world.node(n));
+    let subnet = Some("10.9.0.0/29".to_owned());
+    let config = Some(vec![IpamConfig { subnet, ..Default::default() }]);
+    let ipam = Some(Ipam { config, ..Default::default() });
+    let small = NetworkCreateRequest { ingress: Some(true), ipam, ..Default::default() };
+    let refused = allocate_subnet(&world.state, &small).unwrap_err().to_string();
+    assert!(refused.contains("6 nodes and has 5"), "{refused}");
+
     world.network_with("mesh", "10.9.0.0/16", |n| n.ingress = true);
+    // The nodes have not moved yet.
+    let spec = NetworkCreateRequest::default();
+    assert_eq!(allocate_subnet(&world.state, &spec).unwrap().0.to_string(), "10.0.1.0/24");
     world.run();
+    assert_eq!(allocate_subnet(&world.state, &spec).unwrap().0.to_string(), "10.0.0.0/24");
     let mesh = world.state.ingress().unwrap().clone();
     let all: BTreeSet<Ipv4Addr> = ["n1", "n2", "n3"].map(|n| address(&world, n)).into();
     assert!(all.len() == 3 && all.iter().all(|at| mesh.subnet.contains(*at)), "{all:?}");

@@ -152,14 +152,16 @@ impl State {
         self.claims.nodes_with_key(key).into_iter().flatten().map(String::as_str)
     }
 
-    /// Addresses that are in use on networks that are gone: of tasks that still run, and of nodes as long
-    /// as the routing mesh has no network.
+    /// Addresses that are in use on networks that are gone: of tasks that still run, and of nodes that have
+    /// none on the routing mesh's present network.
     pub fn addresses_without_network(&self) -> impl Iterator<Item = Ipv4Addr> {
         let all = self.claims.by_network().iter();
         let gone = all.filter(|(network, _)| !self.networks.contains_key(*network));
         let held = gone.flat_map(|(_, held)| held).filter(|(_, by)| by.living > 0);
-        let nodes = self.ingress().is_none().then(|| self.claims.of_nodes().keys());
-        held.map(|(ip, _)| *ip).chain(nodes.into_iter().flatten().copied())
+        let mesh = self.ingress().map(|ingress| ingress.subnet);
+        let nodes = self.claims.of_nodes().keys();
+        let nodes = nodes.filter(move |ip| mesh.is_none_or(|mesh| !mesh.contains(**ip)));
+        held.map(|(ip, _)| *ip).chain(nodes.copied())
     }
 
     /// Ids of tasks that are wanted and wait for their addresses.
