@@ -1,7 +1,7 @@
 //! Parts of assignments, put together. Pure. Each session begins with a whole one, in which the manager
 //! leaves out what the node has already.
 use anyhow::{Context, Result, bail};
-use shoal_model::{Difference, NodeAssignment, Rows, WrongBase};
+use shoal_model::{Difference, NodeAssignment, Row, Rows, WrongBase};
 use shoal_rpc::{Assignment, Section};
 
 /// Rows of one difference: more than the largest cluster has tasks.
@@ -52,7 +52,9 @@ impl Inbox {
             all.gone.push(serde_json::from_slice(key).context("an assignment is not understood")?);
         }
         for row in &part.rows {
-            all.rows.push(serde_json::from_slice(row).context("an assignment is not understood")?);
+            for row in Row::read_all(row) {
+                all.rows.push(row?);
+            }
         }
         if all.gone.len() + all.rows.len() > MOST_ROWS {
             bail!("an assignment has more than {MOST_ROWS} rows");
@@ -80,7 +82,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shoal_model::{PeerRow, Row, RowKey};
+    use shoal_model::{PeerRow, RowKey};
 
     fn peer(id: &str) -> prost::bytes::Bytes {
         let row = Row::Peer(PeerRow {
@@ -91,7 +93,7 @@ mod tests {
             endpoint: "192.0.2.1:1".parse().unwrap(),
             overlay: [10, 0, 0, 2].into(),
         });
-        serde_json::to_vec(&row).unwrap().into()
+        row.write().into()
     }
 
     fn whole(generation: u64, peers: &[&str], more: bool) -> Assignment {

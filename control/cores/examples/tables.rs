@@ -4,11 +4,11 @@
 //! Services of ten replicas are spread over the networks; none is published, so that a task
 //! concerns the nodes of its network.
 
-use shoal_cores::{Drains, Subscriber, Tables};
+use shoal_cores::{Delta, Drains, Subscriber, Tables};
 use shoal_model::{
     Availability, Change, MadeBy, Meta, NetAddresses, Network, Node, NodeDescription, NodeOverlay,
-    NodeState, NodeStatus, Object, Role, Service, State, Task, TaskState, TaskStatus, TaskTimes,
-    Timestamp, docker,
+    NodeState, NodeStatus, Object, Role, Row, Service, State, Task, TaskState, TaskStatus,
+    TaskTimes, Timestamp, docker,
 };
 use std::{collections::BTreeMap, fs, net::Ipv4Addr, sync::Arc, time::Instant};
 
@@ -94,6 +94,10 @@ fn memory() -> u64 {
     kib.unwrap_or(0) / 1024
 }
 
+fn count(delta: &Delta) -> usize {
+    delta.rows.iter().flat_map(|rows| Row::split(rows)).count()
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1).map(|a| a.parse::<usize>().expect("a number"));
     let mut next = |default| arguments.next().unwrap_or(default);
@@ -126,7 +130,7 @@ fn main() {
     let (mut rows, mut bytes) = (0, 0);
     for session in &mut sessions {
         let delta = tables.difference(&state, session).unwrap_or_default();
-        rows += delta.rows.len();
+        rows += count(&delta);
         bytes += delta.rows.iter().map(|row| row.len()).sum::<usize>();
     }
     let each = bytes / nodes / 1024;
@@ -148,7 +152,7 @@ fn main() {
         for session in &mut sessions {
             let Some(delta) = tables.difference(&state, session) else { continue };
             told += 1;
-            rows += delta.rows.len();
+            rows += count(&delta);
             bytes += delta.rows.iter().map(|row| row.len()).sum::<usize>();
         }
     }

@@ -23,6 +23,8 @@ pub struct Drains {
     /// Tasks that wait for a node.
     waiting: BTreeMap<String, BTreeSet<String>>,
     released: Vec<(String, String)>,
+    /// Draining tasks that nobody is waited for, by their own nodes.
+    free: BTreeMap<String, BTreeSet<String>>,
 }
 
 #[derive(Debug)]
@@ -84,8 +86,7 @@ impl Drains {
     /// that are released, to be told again.
     pub fn reconnected(&mut self, node: &str) -> Vec<String> {
         self.applied.remove(node);
-        let own = self.tasks.iter().filter(|(_, d)| d.node == node && d.nodes.is_empty());
-        own.map(|(task, _)| task.clone()).collect()
+        self.free.get(node).into_iter().flatten().cloned().collect()
     }
 
     /// Tasks released since the last call, by their own nodes.
@@ -112,7 +113,7 @@ impl Drains {
         }
         let node = task.node_id.clone().unwrap_or_default();
         if nodes.is_empty() {
-            self.released.push((node.clone(), task.id.clone()));
+            self.release(&node, &task.id);
         }
         let drain = Drain { node, generation: leaving.generation, nodes };
         self.tasks.insert(task.id.clone(), drain);
@@ -121,8 +122,9 @@ impl Drains {
     fn forget(&mut self, task: &str) {
         let Some(drain) = self.tasks.remove(task) else { return };
         for node in drain.nodes {
-            self.no_longer(&node, task);
+            no_longer(&mut self.waiting, &node, task);
         }
+        no_longer(&mut self.free, &drain.node, task);
     }
 
     /// A node that is down balances to nobody, as far as anybody can tell.
@@ -133,20 +135,27 @@ impl Drains {
     }
 
     fn done(&mut self, task: &str, node: &str) {
-        self.no_longer(node, task);
+        no_longer(&mut self.waiting, node, task);
         let Some(drain) = self.tasks.get_mut(task) else { return };
         drain.nodes.remove(node);
         if drain.nodes.is_empty() {
-            self.released.push((drain.node.clone(), task.to_owned()));
+            let node = drain.node.clone();
+            self.release(&node, task);
         }
     }
 
-    fn no_longer(&mut self, node: &str, task: &str) {
-        if let Some(tasks) = self.waiting.get_mut(node) {
-            tasks.remove(task);
-            if tasks.is_empty() {
-                self.waiting.remove(node);
-            }
+    fn release(&mut self, node: &str, task: &str) {
+        self.released.push((node.to_owned(), task.to_owned()));
+        self.free.entry(node.to_owned()).or_default().insert(task.to_owned());
+    }
+}
+
+/// Takes a task away from those of a node.
+fn no_longer(of_nodes: &mut BTreeMap<String, BTreeSet<String>>, node: &str, task: &str) {
+    if let Some(tasks) = of_nodes.get_mut(node) {
+        tasks.remove(task);
+        if tasks.is_empty() {
+            of_nodes.remove(node);
         }
     }
 }

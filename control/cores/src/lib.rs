@@ -57,5 +57,5 @@ pub use scheduler::{Descriptor as SpreadDescriptor, MOST_PLACED, Scheduler, sche
 pub use shoal_model::{PortWish, port_wishes};
 pub use spec::{attachments, free_endpoint, host_ports, network_of, uses_vip};
 pub use subnets::{SubnetError, allocate_subnet};
-pub use tables::{Delta, Leaving, Subscriber, Tables, Touched, Written};
+pub use tables::{Delta, Leaving, PACK, Subscriber, Tables, Touched, Written};
 pub use tally::task_counts;

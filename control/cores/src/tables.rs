@@ -10,7 +10,7 @@ mod shelf;
 mod tell;
 
 use recent::Recent;
-pub use shelf::Written;
+pub use shelf::{PACK, Written};
 use shelf::{Shelf, write};
 use shoal_model::{
     ALL_NODES, DependencyKind, ObjectKind, PeerRow, Row, RowKey, State, docker::TaskSpec,

@@ -1,13 +1,11 @@
 //! From a difference to messages of bounded size. Pure.
-use shoal_cores::Delta;
+use shoal_cores::{Delta, PACK};
 use shoal_rpc::Assignment;
 use std::collections::VecDeque;
 
-/// Bytes of rows after which a message is full: a session keeps a buffer for the largest it ever sent.
-/// With what is written around the rows it is one frame of HTTP/2 and one record of TLS, 16 KiB both, and
-/// so one call to send it. A row that is larger has a message of its own, so the largest is about the
+/// Bytes of rows after which a message is full: a session keeps a buffer for the largest it ever sent. A row that is larger has a message of its own, so the largest is about the
 /// store's largest proposal, 1.5 MiB.
-const FULL: usize = 15 << 10;
+const FULL: usize = PACK;
 
 /// The messages that say it, at least one.
 pub(crate) fn parts(delta: &Delta) -> serde_json::Result<VecDeque<Assignment>> {

@@ -47,7 +47,8 @@ pub use objects::{
 };
 pub use progress::{JobStatus, Mode, ServiceTally, UpdateState, UpdateStatus};
 pub use rows::{
-    ALL_NODES, Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, WrongBase, row_digest,
+    ALL_NODES, Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, UnreadableRow,
+    WrongBase, row_digest,
 };
 pub use state::{ApplyError, Change, MOST_NAMED, Object, ObjectKind, State};
 pub use task::{

@@ -4,6 +4,8 @@
 //! alike: a network (services and tasks there, and the nodes that have them), or all nodes. The manager
 //! keeps the rows of a section once, for all that are told it; a node puts its [`NodeAssignment`]
 //! together from the rows it was told.
+mod wire;
+
 use crate::{
     assignment::{
         AssignedTask, NodeAssignment, NodeTable, TableNetwork, TablePeer, TableService, TableTask,
@@ -20,6 +22,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
+pub use wire::UnreadableRow;
 
 /// What a row is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -243,10 +246,9 @@ impl Rows {
         let mut sections: BTreeMap<&str, u64> = BTreeMap::new();
         for (key, row) in &self.rows {
             let Some(section) = key.section() else { continue };
-            // The same bytes as those that were sent, if the other side's version is this one.
-            let Ok(written) = serde_json::to_vec(row) else { continue };
             let sum = sections.entry(section).or_default();
-            *sum = sum.wrapping_add(row_digest(&written));
+            // The same bytes as those that were sent, if the other side's version is this one.
+            *sum = sum.wrapping_add(row_digest(&row.write()));
         }
         sections
     }
@@ -429,8 +431,7 @@ mod tests {
     fn a_section_s_digest_is_that_of_its_rows_as_they_are_sent() {
         let mut rows = Rows::default();
         let all = vec![member("a", "t", "n"), service("a")];
-        let written: Vec<Vec<u8>> =
-            all.iter().map(|row| serde_json::to_vec(row).unwrap()).collect();
+        let written: Vec<Vec<u8>> = all.iter().map(Row::write).collect();
         rows.apply(whole(3, all)).unwrap();
         let sum = row_digest(&written[0]).wrapping_add(row_digest(&written[1]));
         assert_eq!(rows.sections(), BTreeMap::from([("a", sum)]));

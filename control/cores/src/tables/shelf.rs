@@ -3,13 +3,17 @@ use bytes::Bytes;
 use shoal_model::{Row, RowKey, row_digest};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 /// Changes remembered of a shelf. A node that is further behind gets all of it.
 const MOST_CHANGES: usize = 4_096;
 
-/// A row, as JSON.
+/// Bytes of several rows that are put together. With what is written around them they are one frame of HTTP/2
+/// and one record of TLS, 16 KiB both, and so one call to send them.
+pub const PACK: usize = 15 << 10;
+
+/// A row, as [`Row::write`] gives it; or several, one after another.
 pub type Written = Bytes;
 
 /// Rows with the state's version at which each was last changed. What is kept of a row (`V`) tells
@@ -27,6 +31,9 @@ pub(crate) struct Shelf<V = Written> {
     after: u64,
     /// Sum of the rows' digests, where rows are kept as they are sent.
     digest: u64,
+    /// All rows, put together for those that are told all, until one changes: many nodes come to a network
+    /// together, and so many small pieces would be looked up for each of them.
+    packs: OnceLock<Vec<Written>>,
 }
 
 #[derive(Debug)]
@@ -55,7 +62,7 @@ enum What<V> {
 impl<V> Default for Shelf<V> {
     fn default() -> Self {
         let (rows, changed) = (BTreeMap::new(), VecDeque::new());
-        Shelf { rows, changed, forgotten: 0, after: 0, digest: 0 }
+        Shelf { rows, changed, forgotten: 0, after: 0, digest: 0, packs: OnceLock::new() }
     }
 }
 
@@ -71,6 +78,7 @@ impl<V: PartialEq + Clone> Shelf<V> {
         if before.map(|(_, kept)| &kept.row) == row.as_ref() {
             return false;
         }
+        self.packs = OnceLock::new();
         let overtaken = before.map(|(_, kept)| kept.change);
         let key = before.map_or_else(|| Arc::new(key), |(key, _)| Arc::clone(key));
         if let Some(change) = overtaken.and_then(|change| self.remembered(change)) {
@@ -148,6 +156,22 @@ impl Shelf {
         self.set(version, key, row)
     }
 
+    /// All rows, in order, in few large pieces.
+    pub(crate) fn packs(&self) -> &[Written] {
+        self.packs.get_or_init(|| {
+            let (mut packs, mut pack) = (Vec::new(), Vec::with_capacity(PACK));
+            for (_, row) in self.all() {
+                if !pack.is_empty() && pack.len() + row.len() > PACK {
+                    packs.push(Bytes::copy_from_slice(&pack));
+                    pack.clear();
+                }
+                pack.extend_from_slice(row);
+            }
+            packs.extend((!pack.is_empty()).then(|| Bytes::copy_from_slice(&pack)));
+            packs
+        })
+    }
+
     /// Sum of the digests of all rows.
     pub(crate) fn digest(&self) -> u64 {
         self.digest
@@ -156,7 +180,7 @@ impl Shelf {
 
 /// A row as it is sent.
 pub(crate) fn write(row: &Row) -> Written {
-    serde_json::to_vec(row).expect("a row has text keys and plain values only").into()
+    row.write().into()
 }
 
 #[cfg(test)]
@@ -201,6 +225,32 @@ mod tests {
         shelf.put(6, peer("c"), None);
         assert_eq!(shelf.digest(), before);
         assert_eq!(before, row_digest(&row(1)).wrapping_add(row_digest(&row(2))));
+    }
+
+    #[test]
+    fn packs_are_all_rows_in_order_as_they_are_now() {
+        let peer = |n: u64| RowKey::Peer { network: "net".to_owned(), node: format!("{n:05}") };
+        let together = |shelf: &Shelf| shelf.packs().concat();
+        let one_by_one =
+            |shelf: &Shelf| -> Vec<u8> { shelf.all().flat_map(|(_, row)| row.to_vec()).collect() };
+        let mut shelf = Shelf::at(0);
+        assert!(shelf.packs().is_empty());
+        let large: Written = vec![7; 2 * PACK].into();
+        shelf.put(1, peer(500), Some(large));
+        (0..1_000).filter(|n| *n != 500).for_each(|n| {
+            shelf.put(2, peer(n), Some(row(u16::try_from(n).unwrap())));
+        });
+        assert_eq!(together(&shelf), one_by_one(&shelf));
+        let longest: Vec<usize> = shelf.packs().iter().map(Bytes::len).collect();
+        assert_eq!(
+            longest.iter().filter(|len| **len > PACK).count(),
+            1,
+            "the large one: {longest:?}"
+        );
+        shelf.put(3, peer(1), None);
+        assert_eq!(together(&shelf), one_by_one(&shelf), "also after a change");
+        shelf.put(4, peer(2), Some(row(9)));
+        assert_eq!(together(&shelf), one_by_one(&shelf));
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct Delta {
     pub kept: Vec<String>,
     /// Rows to remove first.
     pub gone: Vec<RowKey>,
-    /// Rows to put.
+    /// Rows to put: one after another, each of them one or several.
     pub rows: Vec<Written>,
 }
 
@@ -133,7 +133,7 @@ impl Tables {
             if to.known.get(id) == Some(&network.shelf.digest()) {
                 delta.kept.push(id.clone());
             } else {
-                delta.rows.extend(network.shelf.all().map(|(_, row)| row.clone()));
+                delta.rows.extend_from_slice(network.shelf.packs());
             }
         }
         delta
@@ -188,7 +188,7 @@ impl Tables {
                     if to.joined.contains(id) {
                         delta.gone.push(RowKey::Network(id.clone()));
                     }
-                    delta.rows.extend(network.shelf.all().map(|(_, row)| row.clone()));
+                    delta.rows.extend_from_slice(network.shelf.packs());
                 }
             }
         }

@@ -78,7 +78,7 @@ impl Agent {
     /// Takes in what is new; the number of rows it took.
     fn hear(&mut self, tables: &Tables, state: &State) -> Option<usize> {
         let delta = tables.difference(state, &mut self.subscriber)?;
-        let rows = delta.rows.iter().map(|row| serde_json::from_slice(row).unwrap());
+        let rows = delta.rows.iter().flat_map(|rows| Row::read_all(rows)).map(Result::unwrap);
         let difference = Difference {
             base: delta.base,
             kept: delta.kept,

@@ -7,7 +7,7 @@ use shoal_identity::{
 };
 use shoal_manager::{InitRequest, Manager, ManagerConfig};
 use shoal_model::{
-    Difference, NodeAssignment, NodeDescription, Rows, State, Task, TaskState, TaskStatus,
+    Difference, NodeAssignment, NodeDescription, Row, Rows, State, Task, TaskState, TaskStatus,
     Timestamp, docker,
 };
 use shoal_rpc::{
@@ -280,7 +280,7 @@ fn gather(parts: &mut Difference, part: Assignment) {
     parts.generation = part.generation;
     parts.kept.extend(part.kept);
     parts.gone.extend(part.gone.iter().map(|key| serde_json::from_slice(key).unwrap()));
-    parts.rows.extend(part.rows.iter().map(|row| serde_json::from_slice(row).unwrap()));
+    parts.rows.extend(part.rows.iter().flat_map(|rows| Row::read_all(rows)).map(Result::unwrap));
 }
 
 /// What to report of a task, once for each state.

@@ -10,7 +10,7 @@ use crate::{
     time::MS,
 };
 use shoal_cores::{Delta, Report, Subscriber, accept};
-use shoal_model::{Change, Difference, NodeDescription, NodeState, Object};
+use shoal_model::{Change, Difference, NodeDescription, NodeState, Object, Row};
 use std::{mem, rc::Rc};
 
 /// Reports of one proposal.
@@ -292,7 +292,7 @@ impl World {
 /// A difference as its node reads it.
 fn read(delta: Delta) -> Difference {
     let Delta { base, generation, kept, gone, rows } = delta;
-    let rows = rows.iter().map(|row| serde_json::from_slice(row));
+    let rows = rows.iter().flat_map(|rows| Row::read_all(rows));
     let rows = rows.map(|row| row.expect("it was written from a row"));
     Difference { base, generation, kept, gone, rows: rows.collect() }
 }

@@ -3,7 +3,7 @@
 
 use crate::intake::{self, Intake, Told, Wish};
 use shoal_agent::{Body, Inbox, News, Reports};
-use shoal_model::{NodeAssignment, TableTask, TaskState, TaskStatus, Timestamp, WrongBase};
+use shoal_model::{NodeAssignment, Row, TableTask, TaskState, TaskStatus, Timestamp, WrongBase};
 use shoal_rpc::{Assignment, LogSubscription, Section};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -135,7 +135,8 @@ impl Body for Simulated {
         let counters = &self.tasks.counters;
         let bytes: usize = part.rows.iter().map(|row| row.len()).sum();
         counters.messages.fetch_add(1, Ordering::Relaxed);
-        counters.rows.fetch_add(part.rows.len() as u64, Ordering::Relaxed);
+        let rows = part.rows.iter().flat_map(|rows| Row::split(rows)).count();
+        counters.rows.fetch_add(rows as u64, Ordering::Relaxed);
         counters.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         let told = if let Some(table) = &self.table {
             match half.inbox.take(part, self.known.load(Ordering::Relaxed))? {

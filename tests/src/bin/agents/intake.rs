@@ -5,8 +5,7 @@
 //! difference fits what was told before is checked, too.
 
 use anyhow::Context as _;
-use serde::{Deserialize, de::IgnoredAny};
-use shoal_model::{NodeAssignment, RowKey, TaskState, WrongBase, row_digest};
+use shoal_model::{NodeAssignment, Row, RowKey, TaskState, WrongBase, row_digest};
 use shoal_rpc::{Assignment, Section};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -151,64 +150,6 @@ impl Known {
     }
 }
 
-#[derive(Deserialize)]
-enum Row<'a> {
-    Node(IgnoredAny),
-    Dependency(IgnoredAny),
-    #[serde(borrow)]
-    Peer(Peer<'a>),
-    Network(Named<'a>),
-    Service(Service<'a>),
-    Member(Member<'a>),
-    Task(Assigned),
-}
-
-#[derive(Deserialize)]
-struct Peer<'a> {
-    network_id: &'a str,
-    node_id: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Named<'a> {
-    id: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Service<'a> {
-    network_id: &'a str,
-    id: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Member<'a> {
-    id: &'a str,
-    #[serde(borrow)]
-    at: At<'a>,
-}
-
-#[derive(Deserialize)]
-struct At<'a> {
-    network_id: &'a str,
-}
-
-#[derive(Deserialize)]
-struct Assigned {
-    task: Task,
-}
-
-#[derive(Deserialize)]
-struct Task {
-    id: String,
-    desired: TaskState,
-    status: Status,
-}
-
-#[derive(Deserialize)]
-struct Status {
-    state: TaskState,
-}
-
 impl Intake {
     /// A session begins. Says what was told in earlier ones.
     pub(crate) fn begin(&mut self) -> Vec<Section> {
@@ -261,24 +202,28 @@ impl Intake {
                 }
             }
         }
-        for row in &part.rows {
+        for row in part.rows.iter().flat_map(|rows| Row::split(rows)) {
+            let row = row?;
             let digest = row_digest(row);
             if let Some(shared) = known.rows.get(&digest).copied() {
                 self.put(known, shared);
                 continue;
             }
-            let about = match serde_json::from_slice(row).context("a bad row")? {
-                Row::Node(_) | Row::Dependency(_) => continue,
+            let about = match Row::read(row)? {
+                Row::Node { .. } | Row::Dependency(_) => continue,
                 Row::Peer(row) => (row.network_id, "peer", row.node_id),
-                Row::Network(network) => (network.id, "network", network.id),
+                Row::Network(row) => (row.id.clone(), "network", row.id),
                 Row::Service(row) => (row.network_id, "service", row.id),
                 Row::Member(row) => (row.at.network_id, "member", row.id),
-                Row::Task(Assigned { task: Task { id: task, desired, status } }) => {
-                    told.wishes.push(Wish { task, desired, known: status.state });
+                Row::Task(own) => {
+                    let task = own.task;
+                    let known = task.status.state;
+                    told.wishes.push(Wish { task: task.id, desired: task.desired, known });
                     continue;
                 }
             };
-            let shared = known.row(digest, about);
+            let (section, kind, id) = &about;
+            let shared = known.row(digest, (section, kind, id));
             self.put(known, shared);
         }
         if part.more {
@@ -323,6 +268,8 @@ pub(crate) fn told(assignment: &NodeAssignment) -> Told {
 mod tests {
     use super::*;
     use shoal_agent::{Inbox, News};
+    use shoal_model::{Meta, Timestamp, docker::TaskSpec};
+    use std::sync::Arc;
 
     impl Intake {
         fn rows(&self, section: &str) -> usize {
@@ -331,14 +278,23 @@ mod tests {
     }
 
     fn own(id: &str) -> Vec<u8> {
-        let row = serde_json::json!({ "Task": { "service_name": "web", "task": {
-            "id": id, "slot": 1, "desired": "Running", "status": { "state": "Assigned", "err": "" },
-        } } });
-        row.to_string().into_bytes()
+        let spec: Arc<TaskSpec> = Arc::default();
+        let row = serde_json::json!({ "Task": {
+            "service_name": "web", "service_labels": {}, "networks": [],
+            "task": {
+                "id": id, "meta": Meta::default(), "service_id": "s", "slot": 1, "spec": spec,
+                "spec_version": 1, "name": format!("web.1.{id}"), "desired": "Running",
+                "not_before": Timestamp::default(), "networks": [],
+                "status": {
+                    "state": "Assigned", "since": Timestamp::default(), "message": "", "err": "",
+                },
+            },
+        } });
+        serde_json::from_value::<Row>(row).unwrap().write()
     }
 
     fn peer(id: &str, port: u16) -> Vec<u8> {
-        let row = shoal_model::Row::Peer(shoal_model::PeerRow {
+        let row = Row::Peer(shoal_model::PeerRow {
             network_id: "net".into(),
             node_id: id.into(),
             hostname: id.into(),
@@ -346,7 +302,7 @@ mod tests {
             endpoint: ([192, 0, 2, 1], port).into(),
             overlay: [10, 0, 0, 2].into(),
         });
-        serde_json::to_vec(&row).unwrap()
+        row.write()
     }
 
     fn part(generation: u64, base: Option<u64>, rows: Vec<Vec<u8>>, more: bool) -> Assignment {
