@@ -15,7 +15,7 @@ use crate::{
     keeper,
     manager::Shared,
     peers::Peers,
-    reconciler, rotation,
+    places, reconciler, rotation,
     session::Sessions,
     statuses,
     turns::Turns,
@@ -150,6 +150,7 @@ async fn begin(
     inner.tasks.spawn(reconciler::run(inner.store.clone(), inner.stop.clone()));
     inner.tasks.spawn(board::run(inner.clone()));
     inner.tasks.spawn(statuses::run(inner.clone(), reports));
+    inner.tasks.spawn(places::run(inner.turns.concerned.clone(), inner.stop.clone()));
     inner.tasks.spawn(watchdog::run(inner.clone()));
     inner.tasks.spawn(keeper::run(inner.clone()));
     inner.tasks.spawn(rotation::run(inner.clone()));

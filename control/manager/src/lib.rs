@@ -36,6 +36,7 @@ mod managers;
 mod names;
 mod parts;
 mod peers;
+mod places;
 mod raft;
 mod reconciler;
 mod rotation;

@@ -4,6 +4,7 @@
 //! would hold it up but buffers that fill, and beats and certificates would wait behind them until
 //! nodes count as down. A node has its turn from when what is new for it is looked up until it has
 //! applied that; meanwhile what comes for the others is gathered, and told as one difference.
+use crate::places::{Place, Places};
 use std::{
     future::poll_fn,
     sync::{
@@ -13,13 +14,11 @@ use std::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_util::sync::PollSemaphore;
 
-/// Nodes that are told at a time of what concerns them in particular. Clusters of fewer nodes never wait.
+/// Nodes that are told at a time of what concerns them in particular, at most. Clusters of fewer nodes never wait
+/// where the manager keeps up.
 const CONCERNED: usize = 256;
 
 /// Nodes that are told at a time of what concerns everybody, or all there is as their sessions begin.
@@ -29,23 +28,20 @@ const EVERYBODY: usize = 64;
 const LONGEST: Duration = Duration::from_millis(250);
 
 pub(crate) struct Turns {
-    concerned: Arc<Semaphore>,
-    everybody: Arc<Semaphore>,
+    pub(crate) concerned: Arc<Places>,
+    everybody: Arc<Places>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
-        Turns {
-            concerned: Arc::new(Semaphore::new(CONCERNED)),
-            everybody: Arc::new(Semaphore::new(EVERYBODY)),
-        }
+        Turns { concerned: Places::new(CONCERNED), everybody: Places::new(EVERYBODY) }
     }
 }
 
 impl Turns {
     /// A node's turns. While `concerned` is set what is new for it goes before what everybody is told.
     pub(crate) fn of_node(self: &Arc<Self>, concerned: Arc<AtomicBool>) -> Turn {
-        let waits = PollSemaphore::new(Arc::clone(&self.everybody));
+        let waits = PollSemaphore::new(self.everybody.queue());
         Turn { turns: Arc::clone(self), concerned, waits, for_concerned: false, held: None }
     }
 }
@@ -61,7 +57,7 @@ pub(crate) struct Turn {
 }
 
 struct Held {
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
     until: Instant,
     /// What the node was last told in this turn.
     told: Option<u64>,
@@ -81,16 +77,20 @@ impl Turn {
             self.wait_among(true); // the place in the other queue is given up with it
         }
         let permit = ready!(self.waits.poll_acquire(context));
+        let place = permit.map(|permit| self.among(self.for_concerned).taken(permit));
         self.wait_among(false);
         let until = Instant::now() + LONGEST;
-        self.held = permit.map(|permit| Held { _permit: permit, until, told: None });
+        self.held = place.map(|place| Held { _place: place, until, told: None });
         Poll::Ready(())
     }
 
     fn wait_among(&mut self, concerned: bool) {
-        let queue = if concerned { &self.turns.concerned } else { &self.turns.everybody };
-        self.waits = PollSemaphore::new(Arc::clone(queue));
+        self.waits = PollSemaphore::new(self.among(concerned).queue());
         self.for_concerned = concerned;
+    }
+
+    fn among(&self, concerned: bool) -> &Arc<Places> {
+        if concerned { &self.turns.concerned } else { &self.turns.everybody }
     }
 
     /// When the turn that goes on has taken too long.
@@ -130,8 +130,7 @@ mod tests {
     use super::*;
 
     fn turns(concerned: usize, everybody: usize) -> Arc<Turns> {
-        let of = |n| Arc::new(Semaphore::new(n));
-        Arc::new(Turns { concerned: of(concerned), everybody: of(everybody) })
+        Arc::new(Turns { concerned: Places::new(concerned), everybody: Places::new(everybody) })
     }
 
     async fn now(turn: &mut Turn) -> bool {
