@@ -15,6 +15,10 @@ const BEAT_JITTER: f64 = 0.1;
 /// The longest pause while managers answer that nobody leads: somebody will within a second or so.
 const ELECTION_PAUSE: Duration = Duration::from_millis(500);
 
+/// Attempts at a leader that is busy, before the others are asked whether it still leads. To ask them costs a connection
+/// to each, and where thousands of nodes come at once that is what managers are busy with.
+const BUSY: usize = 4;
+
 /// Managers remembered; a cluster has up to seven.
 const MOST: usize = 32;
 
@@ -33,6 +37,8 @@ pub(crate) enum Attempt {
     Held,
     /// The manager answered that another leads, or nobody.
     Redirected,
+    /// It ended the connection before that was made: it has too much to do.
+    Busy,
     /// It did not answer, or refused.
     Failed,
 }
@@ -45,6 +51,8 @@ pub(crate) struct Book {
     next: usize,
     /// Attempts since the last session.
     failed: usize,
+    /// Those in a row in which the leader was busy.
+    busy: usize,
 }
 
 impl Book {
@@ -57,7 +65,7 @@ impl Book {
             }
         }
         managers.truncate(MOST);
-        Book { managers, leader: None, next: 0, failed: 0 }
+        Book { managers, leader: None, next: 0, failed: 0, busy: 0 }
     }
 
     /// All of them.
@@ -97,7 +105,7 @@ impl Book {
     pub(crate) fn after(&mut self, attempt: Attempt, longest: Duration) -> Duration {
         if attempt == Attempt::Held {
             // Whoever it was may be gone: the others know better.
-            (self.leader, self.failed) = (None, 0);
+            (self.leader, self.failed, self.busy) = (None, 0, 0);
             self.next = self.next.wrapping_add(1);
             return FIRST_PAUSE;
         }
@@ -107,8 +115,9 @@ impl Book {
             Attempt::Redirected if self.leader.is_some() && self.failed <= self.managers.len() => {
                 return Duration::ZERO;
             }
-            Attempt::Redirected => {}
-            _ => self.leader = None,
+            Attempt::Redirected => self.busy = 0,
+            Attempt::Busy if self.leader.is_some() && self.busy < BUSY => self.busy += 1,
+            _ => (self.leader, self.busy) = (None, 0),
         }
         self.next = self.next.wrapping_add(1);
         let rounds = self.failed / self.managers.len().max(1);
@@ -198,6 +207,28 @@ mod tests {
         book.learn(&bearings(&[1, 2], ""));
         assert_eq!(book.after(Attempt::Redirected, LONGEST), ELECTION_PAUSE, "nobody leads");
         assert_eq!(book.after(Attempt::Held, LONGEST), FIRST_PAUSE);
+    }
+
+    #[test]
+    fn a_leader_that_is_busy_is_asked_again_but_not_for_ever() {
+        let mut book = Book::new(Vec::new(), &[addr(1), addr(2), addr(3)]);
+        book.learn(&bearings(&[1, 2, 3], "m2"));
+        let mut pauses = Vec::new();
+        for _ in 0..BUSY {
+            pauses.push(book.after(Attempt::Busy, LONGEST));
+            assert_eq!(book.target(), Some(addr(2)));
+        }
+        assert!(pauses.is_sorted() && pauses[BUSY - 1] > FIRST_PAUSE, "{pauses:?}");
+        book.after(Attempt::Busy, LONGEST);
+        assert_eq!(book.leader(), None, "another may lead");
+        let others = [book.target(), {
+            book.after(Attempt::Busy, LONGEST);
+            book.target()
+        }];
+        assert_ne!(others[0], others[1], "of the others nobody is asked twice in a row");
+        book.learn(&bearings(&[1, 2, 3], "m2"));
+        book.after(Attempt::Failed, LONGEST);
+        assert_eq!(book.leader(), None, "one that does not answer is not waited for");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
 use prost::Message;
-use shoal_identity::{NodeCertificate, chain, client_config, connect_within};
+use shoal_identity::{IdentityError, NodeCertificate, chain, client_config, connect_within};
 use shoal_model::{NodeDescription, Role, WrongBase, patience};
 use shoal_rpc::{
     AgentMessage, Applied, Assignment, Bearings, Heartbeat, Hello, LeaveRequest, LogSubscription,
@@ -156,6 +156,9 @@ impl<B: Body> Session<B> {
                 false => Attempt::Failed,
             };
             if let Err(error) = ended {
+                if let Some(IdentityError::Busy { .. }) = error.downcast_ref::<IdentityError>() {
+                    attempt = Attempt::Busy;
+                }
                 let refusal = error.downcast_ref::<Status>();
                 let bearings = refusal.filter(|s| !s.details().is_empty());
                 if let Some(bearings) = bearings.and_then(|s| Bearings::decode(s.details()).ok()) {

@@ -60,6 +60,14 @@ pub enum IdentityError {
         /// The whole chain of causes, for the user.
         reason: String,
     },
+    /// It ended the connection before that was made, and did not say why: it has too much to do.
+    #[error("cannot connect to the manager at {addr}: {reason}")]
+    Busy {
+        /// Its address.
+        addr: SocketAddr,
+        /// The whole chain of causes, for the user.
+        reason: String,
+    },
     /// The manager's root certificate is not the one the join token names.
     #[error(
         "remote CA does not match fingerprint. Expected: {expected}, got {found}: \

@@ -2,6 +2,7 @@
 
 use crate::Identity;
 use shoal_model::Role;
+use std::time::Duration;
 use tonic::Status;
 
 /// Whom a method is open to.
@@ -30,6 +31,9 @@ pub enum Standing {
 pub trait Members: Send + Sync + 'static {
     /// What the state says of a node.
     fn standing(&self, node_id: &str) -> Standing;
+
+    /// How long nodes wait for a connection.
+    fn patience(&self) -> Duration;
 }
 
 /// All methods by path. What is not here may not be called.
@@ -117,6 +121,10 @@ mod tests {
     impl Members for Always {
         fn standing(&self, _: &str) -> Standing {
             self.0
+        }
+
+        fn patience(&self) -> Duration {
+            Duration::from_secs(2)
         }
     }
 

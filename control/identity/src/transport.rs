@@ -19,7 +19,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -43,26 +46,31 @@ use tower::{Layer, Service, service_fn};
 /// How long connecting with its TLS handshake may take, on both sides.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long until the other side's kernel has answered: one that has no answer from a host tries another soon,
+/// however patient it is with one that is busy. Long enough to send the first packet twice.
+const REACH_TIMEOUT: Duration = Duration::from_millis(1_500);
+
 /// Connections a manager holds at once, handshakes included; more wait in the kernel's backlog. Every
 /// node of the largest cluster has one, and those that join have two.
 pub const MAX_CONNECTIONS: usize = 32_768;
 
 /// Handshakes a server works on at a time; others wait their turn. Of thousands that are begun together
-/// none would be done before its client gives up, and tries again.
-const HANDSHAKES: usize = 64;
+/// none would be done before its client gives up, and tries again. With a client that takes its time for each,
+/// these are a thousand a second.
+const HANDSHAKES: usize = 256;
 
 /// How long one counts among them: a client that is silent in the middle of it is in nobody's way.
 const HANDSHAKE_TURN: Duration = Duration::from_millis(250);
 
-/// How long one may wait. Together with the handshake that is less than the shortest patience of a client:
-/// one that waited longer would be done for nobody.
-const HANDSHAKE_WAIT: Duration = Duration::from_millis(250);
+/// Part of its client's patience that one may wait: one that waited longer would be done for nobody.
+const HANDSHAKE_WAIT: u32 = 4;
 
 /// Silence after which a server sends an HTTP/2 ping, and again until it gives the connection up.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
-/// The same of clients: a node must notice soon that its manager is gone, since another leads a second
-/// later.
+/// The same of clients, at least: a node must notice soon that its manager is gone, since another leads a second
+/// later. One that is more patient asks less often, for half of its patience: pings of ten thousand nodes in
+/// each second are half of what their manager has to send.
 const CLIENT_KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// How long a client waits for an answer to its ping, if it does not say.
@@ -87,7 +95,7 @@ pub async fn serve(
         Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
-            .layer(AuthorizedLayer(members))
+            .layer(AuthorizedLayer(Arc::clone(&members)))
             .add_routes(routes)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
                 let _ = stopped.await; // sent or dropped: both mean stop
@@ -95,7 +103,7 @@ pub async fn serve(
     );
     tokio::select! {
         result = &mut serving => return result.map_err(IdentityError::Serve),
-        () = accept(listener, tls, ready) => {}
+        () = accept(listener, tls, ready, members) => {}
         () = shutdown => {}
     }
     drop(stop);
@@ -110,6 +118,7 @@ async fn accept(
     listener: TcpListener,
     tls: watch::Receiver<Arc<ServerConfig>>,
     ready: mpsc::Sender<io::Result<Connection>>,
+    members: Arc<dyn Members>,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let turns = Arc::new(Semaphore::new(HANDSHAKES));
@@ -127,8 +136,10 @@ async fn accept(
             }
         };
         let (tls, ready, turns) = (tls.borrow().clone(), ready.clone(), Arc::clone(&turns));
+        let wait = members.patience() / HANDSHAKE_WAIT;
         handshakes.spawn(async move {
-            match timeout(CONNECT_TIMEOUT, handshake(tls, &turns, tcp, addr, permit)).await {
+            let shaken = handshake(tls, &turns, wait, tcp, addr, permit);
+            match timeout(CONNECT_TIMEOUT, shaken).await {
                 Ok(Ok(connection)) => drop(ready.send(Ok(connection)).await),
                 Ok(Err(error)) => {
                     tracing::info!(%addr, error = chain(&error), "TLS handshake failed");
@@ -142,6 +153,7 @@ async fn accept(
 async fn handshake(
     tls: Arc<ServerConfig>,
     turns: &Semaphore,
+    wait: Duration,
     tcp: TcpStream,
     addr: SocketAddr,
     permit: OwnedSemaphorePermit,
@@ -149,7 +161,7 @@ async fn handshake(
     tcp.set_nodelay(true)?;
     // Who connects and says nothing has no turn: what follows is what costs something.
     let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
-    let turn = match timeout(HANDSHAKE_WAIT, turns.acquire()).await {
+    let turn = match timeout(wait, turns.acquire()).await {
         Ok(turn) => turn.map_err(io::Error::other)?,
         Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "too many connect at once")),
     };
@@ -264,16 +276,20 @@ pub async fn connect_within(
     tls: Arc<ClientConfig>,
 ) -> Result<Channel, IdentityError> {
     let connector = TlsConnector::from(tls);
+    let refused = Arc::new(AtomicBool::new(false));
+    let closed = Arc::clone(&refused);
     // Only the path of this address is used: the connector decides where to go.
     Endpoint::from_static("http://manager")
-        .http2_keep_alive_interval(CLIENT_KEEPALIVE)
+        .http2_keep_alive_interval(CLIENT_KEEPALIVE.max(silence / 2))
         .keep_alive_timeout(silence)
         .keep_alive_while_idle(true)
         .connect_with_connector(service_fn(move |_: Uri| {
-            let connector = connector.clone();
+            let (connector, closed) = (connector.clone(), Arc::clone(&closed));
             async move {
                 let connecting = async {
-                    let tcp = TcpStream::connect(addr).await?;
+                    let reach = limit.min(REACH_TIMEOUT);
+                    let tcp = timeout(reach, TcpStream::connect(addr)).await;
+                    let tcp = tcp.map_err(|_| no_answer(reach))??;
                     tcp.set_nodelay(true)?;
                     let name = ServerName::IpAddress(addr.ip().into());
                     let mut io = BufReader::new(connector.connect(name, tcp).await?);
@@ -286,16 +302,28 @@ pub async fn connect_within(
                     }
                 };
                 match timeout(limit, connecting).await {
-                    Ok(stream) => stream.map(TokioIo::new),
-                    Err(_) => Err(io::Error::new(
-                        io::ErrorKind::TimedOut,
-                        format!("no answer within {limit:?}"),
-                    )),
+                    Ok(stream) => stream.map(TokioIo::new).inspect_err(|error| {
+                        closed.store(is_closed(error), Ordering::Relaxed);
+                    }),
+                    Err(_) => Err(no_answer(limit)),
                 }
             }
         }))
         .await
-        .map_err(|e| IdentityError::Connect { addr, reason: chain(&e) })
+        .map_err(|e| match refused.load(Ordering::Relaxed) {
+            true => IdentityError::Busy { addr, reason: chain(&e) },
+            false => IdentityError::Connect { addr, reason: chain(&e) },
+        })
+}
+
+/// Whether the other side ended the connection, and did not say why.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
+
+fn no_answer(within: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {within:?}"))
 }
 
 /// Asks the manager at `addr` for the cluster's root certificate and believes it only if it has the

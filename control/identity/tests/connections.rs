@@ -87,6 +87,10 @@ impl Members for AllBut {
             false => Standing::Unsure,
         }
     }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(2)
+    }
 }
 
 struct Server {

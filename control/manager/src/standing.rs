@@ -5,13 +5,18 @@
 //! itself: everybody who has heard of the removal refuses them, behind or not.
 use crate::manager::Shared;
 use shoal_identity::{Members, Standing};
-use shoal_model::{Role, State};
+use shoal_model::{Role, State, longest_pause, patience};
+use std::time::Duration;
 
 impl Members for Shared {
     fn standing(&self, node_id: &str) -> Standing {
         let leads = self.lead.borrow().is_some();
         let leader = self.leader();
         self.store.read(|state| standing(state, node_id, leads, leader.as_deref()))
+    }
+
+    fn patience(&self) -> Duration {
+        patience(longest_pause(self.store.read(|state| state.nodes.len())))
     }
 }
 

@@ -9,7 +9,7 @@ use shoal_model::{NodeAssignment, Row, RowKey, TaskState, WrongBase, row_digest}
 use shoal_rpc::{Assignment, Section};
 use std::{
     collections::{BTreeMap, HashMap},
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasherDefault, DefaultHasher, Hash as _, Hasher},
     sync::{LazyLock, Mutex, MutexGuard, PoisonError},
 };
 
@@ -44,30 +44,32 @@ pub(crate) struct Intake {
     sections: BTreeMap<u32, Rows>,
 }
 
-/// Rows of a section: numbers of their keys in order, and of what they say.
+/// Number of the row that is none.
+const NONE: u32 = 0;
+
+/// Rows of a section: by number of their keys there, what they say.
 #[derive(Debug, Default)]
 struct Rows {
     sum: u64,
-    rows: Vec<(u32, u32)>,
+    rows: Vec<u32>,
 }
 
 impl Rows {
     /// Puts a row or takes it away; gives what it said before.
-    fn put(&mut self, key: u32, row: Option<u32>) -> Option<u32> {
-        let at = self.rows.binary_search_by_key(&key, |(key, _)| *key);
-        match (at, row) {
-            (Ok(at), Some(row)) => Some(std::mem::replace(&mut self.rows[at].1, row)),
-            (Ok(at), None) => Some(self.rows.remove(at).1),
-            (Err(at), Some(row)) => {
-                if self.rows.len() == self.rows.capacity() {
-                    // A little at a time: thousands of nodes do so at the same moment.
-                    self.rows.reserve_exact((self.rows.len() / 8).clamp(16, 512));
-                }
-                self.rows.insert(at, (key, row));
-                None
+    fn put(&mut self, key: u32, row: u32) -> u32 {
+        let key = key as usize;
+        if key >= self.rows.len() {
+            if row == NONE {
+                return NONE;
             }
-            (Err(_), None) => None,
+            // A little at a time: thousands of nodes do so at the same moment.
+            let more = (self.rows.len() / 8).clamp(16, 512).max(key + 1 - self.rows.len());
+            if key >= self.rows.capacity() {
+                self.rows.reserve_exact(more);
+            }
+            self.rows.resize(key + 1, NONE);
         }
+        std::mem::replace(&mut self.rows[key], row)
     }
 }
 
@@ -82,14 +84,27 @@ struct Shared {
 /// What many nodes are told alike, read when the first of them hears it. All nodes of a network have the same
 /// rows: with maps of their own ten thousand nodes would have gigabytes, and reading each row once for each
 /// node is more than all the rest.
-#[derive(Default)]
 struct Known {
-    /// Names of sections and of what rows are about.
-    names: HashMap<String, u32>,
-    sections: Vec<String>,
-    /// Digests of rows, and the rows by them.
+    sections: HashMap<String, u32>,
+    /// Their names, and how many keys they have.
+    names: Vec<(String, u32)>,
+    /// By digest of section and key, its number in the section.
+    keys: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
+    /// Digests of rows by their numbers, and the rows by them.
     digests: Vec<u64>,
     rows: HashMap<u64, Shared, BuildHasherDefault<AsItIs>>,
+}
+
+impl Default for Known {
+    fn default() -> Known {
+        Known {
+            sections: HashMap::new(),
+            names: Vec::new(),
+            keys: HashMap::default(),
+            digests: vec![0], // of none
+            rows: HashMap::default(),
+        }
+    }
 }
 
 static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
@@ -117,36 +132,36 @@ impl Known {
         KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn name(&mut self, name: String) -> u32 {
-        let next = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
-        *self.names.entry(name).or_insert(next)
-    }
-
     fn section(&mut self, name: &str) -> u32 {
-        // Neither ids nor kinds have a space in them.
-        let number = self.name(format!("section {name}"));
-        if self.sections.len() <= number as usize {
-            self.sections.resize(number as usize + 1, String::new());
+        if let Some(number) = self.sections.get(name) {
+            return *number;
         }
-        if self.sections[number as usize] != name {
-            name.clone_into(&mut self.sections[number as usize]);
-        }
+        let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX);
+        self.names.push((name.to_owned(), 0));
+        self.sections.insert(name.to_owned(), number);
         number
     }
 
-    fn key(&mut self, kind: &str, id: &str) -> u32 {
-        self.name(format!("{kind} {id}"))
+    fn key(&mut self, section: u32, kind: &str, id: &str) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        (section, kind, id).hash(&mut hasher);
+        let keys = &mut self.names[section as usize].1;
+        *self.keys.entry(hasher.finish()).or_insert_with(|| {
+            *keys += 1;
+            *keys - 1
+        })
     }
 
     fn row(&mut self, digest: u64, (section, kind, id): (&str, &str, &str)) -> Shared {
-        let (section, key) = (self.section(section), self.key(kind, id));
+        let section = self.section(section);
+        let key = self.key(section, kind, id);
         let row = u32::try_from(self.digests.len()).unwrap_or(u32::MAX);
         self.digests.push(digest);
         *self.rows.entry(digest).or_insert(Shared { section, key, row })
     }
 
-    fn digest(&self, row: Option<u32>) -> u64 {
-        row.and_then(|row| self.digests.get(row as usize).copied()).unwrap_or_default()
+    fn digest(&self, row: u32) -> u64 {
+        self.digests.get(row as usize).copied().unwrap_or_default()
     }
 }
 
@@ -156,7 +171,7 @@ impl Intake {
         (self.parts, self.asked) = (None, false);
         let known = Known::get();
         let section = |(name, rows): (&u32, &Rows)| Section {
-            network: known.sections[*name as usize].clone(),
+            network: known.names[*name as usize].0.clone(),
             digest: rows.sum,
         };
         let mut sections: Vec<Section> = self.sections.iter().map(section).collect();
@@ -236,15 +251,16 @@ impl Intake {
 
     fn put(&mut self, known: &Known, Shared { section, key, row }: Shared) {
         let rows = self.sections.entry(section).or_default();
-        let before = rows.put(key, Some(row));
-        let (before, now) = (known.digest(before), known.digest(Some(row)));
+        let before = rows.put(key, row);
+        let (before, now) = (known.digest(before), known.digest(row));
         rows.sum = rows.sum.wrapping_add(now).wrapping_sub(before);
     }
 
     fn remove(&mut self, known: &mut Known, (section, kind, id): (&str, &str, &str)) {
-        let Some(rows) = self.sections.get_mut(&known.section(section)) else { return };
-        let key = known.key(kind, id);
-        let before = known.digest(rows.put(key, None));
+        let section = known.section(section);
+        let Some(rows) = self.sections.get_mut(&section) else { return };
+        let key = known.key(section, kind, id);
+        let before = known.digest(rows.put(key, NONE));
         rows.sum = rows.sum.wrapping_sub(before);
     }
 }
@@ -273,7 +289,8 @@ mod tests {
 
     impl Intake {
         fn rows(&self, section: &str) -> usize {
-            self.sections[&Known::get().section(section)].rows.len()
+            let rows = &self.sections[&Known::get().section(section)].rows;
+            rows.iter().filter(|row| **row != NONE).count()
         }
     }
 
