@@ -15,6 +15,7 @@ mod plane;
 mod reports;
 mod runner;
 mod session;
+mod silence;
 mod supervisor;
 mod tables;
 

@@ -4,6 +4,7 @@
 use crate::{
     managers::{self, Attempt, Book},
     reports::Reports,
+    silence::silent,
 };
 use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
@@ -27,7 +28,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, transport::Channel};
 
 /// How long connecting to a manager may take: there are others.
 const CONNECT: Duration = Duration::from_millis(1_500);
@@ -56,6 +57,13 @@ struct Pace {
     beat: Duration,
     /// Between attempts to find a manager, when this one is gone.
     longest_pause: Duration,
+}
+
+impl Pace {
+    /// The longest silence of the manager: it answers every beat.
+    fn silence(&self) -> Duration {
+        managers::beat(self.beat, 1.0) + patience(self.longest_pause)
+    }
 }
 
 /// The node a session speaks for.
@@ -205,9 +213,24 @@ impl<B: Body> Session<B> {
         let first = first.context("the manager closed the session")?;
         self.state.send_replace(SessionState { connected: true, error: String::new() });
         self.body.reports().resend();
+        let heard = watch::Sender::new(Instant::now());
+        let receive = async {
+            let mut next = Some(first);
+            let mut subscriptions = Subscriptions::default();
+            while let Some(said) = next {
+                heard.send_replace(Instant::now());
+                self.obey(said, inbox, &mut subscriptions, &channel, &tx, pace).await?;
+                heard.send_replace(Instant::now()); // what took its time here is not the manager's silence
+                next = incoming.message().await?;
+            }
+            bail!("the manager closed the session")
+        };
         tokio::select! {
-            result = self.receive(first, inbox, &mut incoming, &channel, &tx, pace) => result,
+            result = receive => result,
             result = self.send(&tx, pace.subscribe()) => result,
+            silence = silent(heard.subscribe(), || pace.borrow().silence()) => {
+                bail!("the manager was silent for {silence:?}")
+            }
         }
     }
 
@@ -253,75 +276,71 @@ impl<B: Body> Session<B> {
         }
     }
 
-    async fn receive(
+    /// Does what the manager says.
+    async fn obey(
         &self,
-        first: ManagerMessage,
+        said: ManagerMessage,
         inbox: &mut B::Inbox,
-        incoming: &mut Streaming<ManagerMessage>,
+        subscriptions: &mut Subscriptions,
         channel: &Channel,
         tx: &mpsc::Sender<AgentMessage>,
         pace: &watch::Sender<Pace>,
     ) -> Result<()> {
-        let mut subscriptions = Subscriptions::default();
-        let mut next = Some(first);
-        while let Some(said) = next {
-            match said.kind {
-                Some(Kind::Assignment(part)) => {
-                    if let Some(wrong) = self.body.take(inbox, part)? {
-                        tracing::info!("asking for the whole assignment: {wrong}");
-                        tx.send(message(agent_message::Kind::Resync(Resync {}))).await?;
-                    }
+        match said.kind {
+            Some(Kind::Assignment(part)) => {
+                if let Some(wrong) = self.body.take(inbox, part)? {
+                    tracing::info!("asking for the whole assignment: {wrong}");
+                    tx.send(message(agent_message::Kind::Resync(Resync {}))).await?;
                 }
-                Some(Kind::Release(release)) => self.body.release(release.tasks),
-                Some(Kind::Subscribe(subscription)) => {
-                    if subscriptions.0.len() >= MAX_SUBSCRIPTIONS {
-                        tracing::warn!("too many log subscriptions; one more is not served");
-                    } else {
-                        let id = subscription.id.clone();
-                        let publish = self.body.publish(channel.clone(), subscription);
-                        let (publish, handle) = futures_util::future::abortable(publish);
-                        tokio::spawn(publish);
-                        subscriptions.0.insert(id, handle);
-                    }
-                }
-                Some(Kind::Unsubscribe(gone)) => {
-                    if let Some(handle) = subscriptions.0.remove(&gone.id) {
-                        handle.abort();
-                    }
-                }
-                Some(Kind::Bearings(bearings)) => {
-                    self.config.learn(&bearings);
-                    if let Some(role) = managers::role(&bearings) {
-                        self.config.role.send_replace(Some(role));
-                    }
-                }
-                Some(Kind::Trust(trust)) => {
-                    self.config.tls.send_modify(|tls| {
-                        tls.trust = Some(trust.roots);
-                        tls.trusts += 1;
-                    });
-                }
-                Some(Kind::Renew(renew)) => {
-                    // Said again, in case it was lost what the node has.
-                    let tls = tls_of(&self.config.certificate.borrow());
-                    tx.send(message(agent_message::Kind::Tls(tls))).await?;
-                    self.config.tls.send_modify(|tls| {
-                        tls.root = Some(renew.root);
-                        tls.orders += 1;
-                    });
-                }
-                Some(Kind::Welcome(welcome)) => {
-                    let ms = |ms: u32| Duration::from_millis(ms.into());
-                    let beat = ms(welcome.heartbeat_period_ms).clamp(SHORTEST_BEAT, LONGEST_BEAT);
-                    let longest_pause =
-                        ms(welcome.longest_pause_ms).clamp(FIRST.longest_pause, LONGEST_PAUSE);
-                    pace.send_replace(Pace { beat, longest_pause });
-                }
-                None => {}
             }
-            next = incoming.message().await?;
+            Some(Kind::Release(release)) => self.body.release(release.tasks),
+            Some(Kind::Subscribe(subscription)) => {
+                if subscriptions.0.len() >= MAX_SUBSCRIPTIONS {
+                    tracing::warn!("too many log subscriptions; one more is not served");
+                } else {
+                    let id = subscription.id.clone();
+                    let publish = self.body.publish(channel.clone(), subscription);
+                    let (publish, handle) = futures_util::future::abortable(publish);
+                    tokio::spawn(publish);
+                    subscriptions.0.insert(id, handle);
+                }
+            }
+            Some(Kind::Unsubscribe(gone)) => {
+                if let Some(handle) = subscriptions.0.remove(&gone.id) {
+                    handle.abort();
+                }
+            }
+            Some(Kind::Bearings(bearings)) => {
+                self.config.learn(&bearings);
+                if let Some(role) = managers::role(&bearings) {
+                    self.config.role.send_replace(Some(role));
+                }
+            }
+            Some(Kind::Trust(trust)) => {
+                self.config.tls.send_modify(|tls| {
+                    tls.trust = Some(trust.roots);
+                    tls.trusts += 1;
+                });
+            }
+            Some(Kind::Renew(renew)) => {
+                // Said again, in case it was lost what the node has.
+                let tls = tls_of(&self.config.certificate.borrow());
+                tx.send(message(agent_message::Kind::Tls(tls))).await?;
+                self.config.tls.send_modify(|tls| {
+                    tls.root = Some(renew.root);
+                    tls.orders += 1;
+                });
+            }
+            Some(Kind::Welcome(welcome)) => {
+                let ms = |ms: u32| Duration::from_millis(ms.into());
+                let beat = ms(welcome.heartbeat_period_ms).clamp(SHORTEST_BEAT, LONGEST_BEAT);
+                let longest_pause =
+                    ms(welcome.longest_pause_ms).clamp(FIRST.longest_pause, LONGEST_PAUSE);
+                pace.send_replace(Pace { beat, longest_pause });
+            }
+            Some(Kind::Beat(_)) | None => {}
         }
-        bail!("the manager closed the session")
+        Ok(())
     }
 }
 
@@ -364,8 +383,8 @@ impl SessionConfig {
     async fn connect(&self, manager: SocketAddr, longest_pause: Duration) -> Result<Channel> {
         let certificate = self.certificate.borrow().clone();
         let tls = client_config(certificate.trust(), Some(&certificate))?;
-        let silence = patience(longest_pause);
-        Ok(connect_within(CONNECT.max(longest_pause / 4), silence, manager, tls).await?)
+        let limit = CONNECT.max(longest_pause / 4);
+        Ok(connect_within(limit, None, manager, tls).await?)
     }
 }
 

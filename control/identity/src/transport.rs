@@ -4,7 +4,7 @@
 //! task per connection. Dropping the future, or `shutdown`, ends the loop and the handshakes.
 
 use crate::{
-    Identity, IdentityError, Members, Peer, RootCertificate, RootDigest, authorize,
+    Identity, IdentityError, Members, Peer, Places, RootCertificate, RootDigest, authorize,
     tls::unverified_client_config,
 };
 use hyper_util::rt::TokioIo;
@@ -55,8 +55,9 @@ const REACH_TIMEOUT: Duration = Duration::from_millis(1_500);
 pub const MAX_CONNECTIONS: usize = 32_768;
 
 /// Handshakes a server works on at a time; others wait their turn. Of thousands that are begun together
-/// none would be done before its client gives up, and tries again. With a client that takes its time for each,
-/// these are a thousand a second.
+/// none would be done before its client gives up, and tries again. These are a thousand a second with clients that
+/// take their time for each; where this process does not keep up there are fewer, so that what managers say
+/// to each other does not wait behind them.
 const HANDSHAKES: usize = 256;
 
 /// How long one counts among them: a client that is silent in the middle of it is in nobody's way.
@@ -66,11 +67,10 @@ const HANDSHAKE_TURN: Duration = Duration::from_millis(250);
 const HANDSHAKE_WAIT: u32 = 4;
 
 /// Silence after which a server sends an HTTP/2 ping, and again until it gives the connection up.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
-/// The same of clients, at least: a node must notice soon that its manager is gone, since another leads a second
-/// later. One that is more patient asks less often, for half of its patience: pings of ten thousand nodes in
-/// each second are half of what their manager has to send.
+/// The same of clients that have nothing else to notice it by: that a manager is gone must be known soon, since
+/// another leads a second later.
 const CLIENT_KEEPALIVE: Duration = Duration::from_secs(1);
 
 /// How long a client waits for an answer to its ping, if it does not say.
@@ -90,6 +90,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), IdentityError> {
     let (ready, incoming) = mpsc::channel(64);
+    let turns = Places::new(HANDSHAKES);
     let (stop, stopped) = oneshot::channel::<()>();
     let mut serving = pin!(
         Server::builder()
@@ -103,7 +104,8 @@ pub async fn serve(
     );
     tokio::select! {
         result = &mut serving => return result.map_err(IdentityError::Serve),
-        () = accept(listener, tls, ready, members) => {}
+        () = accept(listener, tls, ready, members, &turns) => {}
+        () = turns.watch() => {}
         () = shutdown => {}
     }
     drop(stop);
@@ -119,9 +121,9 @@ async fn accept(
     tls: watch::Receiver<Arc<ServerConfig>>,
     ready: mpsc::Sender<io::Result<Connection>>,
     members: Arc<dyn Members>,
+    turns: &Arc<Places>,
 ) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let turns = Arc::new(Semaphore::new(HANDSHAKES));
     let mut handshakes = JoinSet::new();
     while !ready.is_closed() {
         while handshakes.try_join_next().is_some() {} // forget those done
@@ -135,7 +137,7 @@ async fn accept(
                 continue;
             }
         };
-        let (tls, ready, turns) = (tls.borrow().clone(), ready.clone(), Arc::clone(&turns));
+        let (tls, ready, turns) = (tls.borrow().clone(), ready.clone(), Arc::clone(turns));
         let wait = members.patience() / HANDSHAKE_WAIT;
         handshakes.spawn(async move {
             let shaken = handshake(tls, &turns, wait, tcp, addr, permit);
@@ -152,7 +154,7 @@ async fn accept(
 
 async fn handshake(
     tls: Arc<ServerConfig>,
-    turns: &Semaphore,
+    turns: &Arc<Places>,
     wait: Duration,
     tcp: TcpStream,
     addr: SocketAddr,
@@ -161,8 +163,8 @@ async fn handshake(
     tcp.set_nodelay(true)?;
     // Who connects and says nothing has no turn: what follows is what costs something.
     let hello = LazyConfigAcceptor::new(Acceptor::default(), tcp).await?;
-    let turn = match timeout(wait, turns.acquire()).await {
-        Ok(turn) => turn.map_err(io::Error::other)?,
+    let turn = match timeout(wait, turns.queue().acquire_owned()).await {
+        Ok(turn) => turns.taken(turn.map_err(io::Error::other)?),
         Err(_) => return Err(io::Error::new(io::ErrorKind::TimedOut, "too many connect at once")),
     };
     let mut shaking = pin!(hello.into_stream(tls));
@@ -265,13 +267,14 @@ where
 
 /// Connects to the manager at `addr`. The channel reconnects by itself when the connection breaks.
 pub async fn connect(addr: SocketAddr, tls: Arc<ClientConfig>) -> Result<Channel, IdentityError> {
-    connect_within(CONNECT_TIMEOUT, CLIENT_PATIENCE, addr, tls).await
+    connect_within(CONNECT_TIMEOUT, Some(CLIENT_PATIENCE), addr, tls).await
 }
 
-/// [`connect`] with another time limit, and the longest time that the manager may be silent afterwards.
+/// [`connect`] with another time limit, and the longest time that the manager may be silent afterwards; `None` when
+/// that is not to be noticed here.
 pub async fn connect_within(
     limit: Duration,
-    silence: Duration,
+    silence: Option<Duration>,
     addr: SocketAddr,
     tls: Arc<ClientConfig>,
 ) -> Result<Channel, IdentityError> {
@@ -279,10 +282,14 @@ pub async fn connect_within(
     let refused = Arc::new(AtomicBool::new(false));
     let closed = Arc::clone(&refused);
     // Only the path of this address is used: the connector decides where to go.
-    Endpoint::from_static("http://manager")
-        .http2_keep_alive_interval(CLIENT_KEEPALIVE.max(silence / 2))
-        .keep_alive_timeout(silence)
-        .keep_alive_while_idle(true)
+    let mut endpoint = Endpoint::from_static("http://manager");
+    if let Some(silence) = silence {
+        endpoint = endpoint
+            .http2_keep_alive_interval(CLIENT_KEEPALIVE)
+            .keep_alive_timeout(silence)
+            .keep_alive_while_idle(true);
+    }
+    endpoint
         .connect_with_connector(service_fn(move |_: Uri| {
             let (connector, closed) = (connector.clone(), Arc::clone(&closed));
             async move {

@@ -20,7 +20,7 @@ use shoal_cores::{Report, Subscriber};
 use shoal_identity::{Peer, unknown_node};
 use shoal_model::{NodeDescription, NodeState, NodeTls, TaskStatus};
 use shoal_rpc::{
-    AgentMessage, Assignment, Bearings, Hello, LeaveReply, LeaveRequest, LogAck, LogBatch,
+    AgentMessage, Assignment, Bearings, Beat, Hello, LeaveReply, LeaveRequest, LogAck, LogBatch,
     ManagerMessage, TaskStatuses, Tls, Trust, Welcome, agent_message::Kind as FromAgent,
     dispatcher_server::Dispatcher, manager_message::Kind,
 };
@@ -152,14 +152,19 @@ impl Talk {
         self.waits(self.register(&hello)).await
     }
 
-    /// The node waits for this manager, which does not read from it meanwhile: it is not silent.
+    /// The node waits for this manager, which does not read from it meanwhile: neither is silent.
     async fn waits<T>(&self, ours: impl Future<Output = T>) -> T {
         let often = self.inner.board.common().period / 2;
         let mut ours = pin!(ours);
         loop {
             match tokio::time::timeout(often, ours.as_mut()).await {
                 Ok(done) => return done,
-                Err(_) => self.inner.beats.beat(&self.node),
+                Err(_) => {
+                    self.inner.beats.beat(&self.node);
+                    if self.told.is_some() {
+                        let _ = self.session.tell(Kind::Beat(Beat {})); // as in `hear`
+                    }
+                }
             }
         }
     }
@@ -263,7 +268,8 @@ impl Talk {
     async fn hear(&mut self, message: AgentMessage) -> Result<(), Status> {
         self.inner.beats.beat(&self.node);
         match message.kind {
-            Some(FromAgent::Heartbeat(_)) => {}
+            // A node that does not read its messages will find out by itself.
+            Some(FromAgent::Heartbeat(_)) => drop(self.session.tell(Kind::Beat(Beat {}))),
             Some(FromAgent::Statuses(statuses)) => self.report(statuses).await?,
             Some(FromAgent::Applied(applied)) => {
                 self.session.applied.fetch_max(applied.generation, Ordering::Relaxed);

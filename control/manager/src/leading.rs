@@ -15,7 +15,7 @@ use crate::{
     keeper,
     manager::Shared,
     peers::Peers,
-    places, reconciler, rotation,
+    reconciler, rotation,
     session::Sessions,
     statuses,
     turns::Turns,
@@ -150,7 +150,10 @@ async fn begin(
     inner.tasks.spawn(reconciler::run(inner.store.clone(), inner.stop.clone()));
     inner.tasks.spawn(board::run(inner.clone()));
     inner.tasks.spawn(statuses::run(inner.clone(), reports));
-    inner.tasks.spawn(places::run(inner.turns.concerned.clone(), inner.stop.clone()));
+    let (turns, stop) = (inner.turns.clone(), inner.stop.clone());
+    inner.tasks.spawn(async move {
+        let _ = stop.run_until_cancelled(turns.concerned.watch()).await;
+    });
     inner.tasks.spawn(watchdog::run(inner.clone()));
     inner.tasks.spawn(keeper::run(inner.clone()));
     inner.tasks.spawn(rotation::run(inner.clone()));

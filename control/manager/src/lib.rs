@@ -36,7 +36,6 @@ mod managers;
 mod names;
 mod parts;
 mod peers;
-mod places;
 mod raft;
 mod reconciler;
 mod rotation;

@@ -166,7 +166,9 @@ impl Peers {
     async fn connect(&self, node: &str, addr: SocketAddr) -> Result<Channel, String> {
         let own = self.credentials.borrow().clone();
         let tls = peer_config(&own, node).map_err(|e| e.to_string())?;
-        connect_within(CONNECT_WAIT, CLIENT_PATIENCE, addr, tls).await.map_err(|e| e.to_string())
+        connect_within(CONNECT_WAIT, Some(CLIENT_PATIENCE), addr, tls)
+            .await
+            .map_err(|e| e.to_string())
     }
 
     fn link(&self, node: &str, addr: SocketAddr) -> Arc<Link> {

@@ -4,7 +4,7 @@
 //! would hold it up but buffers that fill, and beats and certificates would wait behind them until
 //! nodes count as down. A node has its turn from when what is new for it is looked up until it has
 //! applied that; meanwhile what comes for the others is gathered, and told as one difference.
-use crate::places::{Place, Places};
+use shoal_identity::{Place, Places};
 use std::{
     future::poll_fn,
     sync::{

@@ -185,6 +185,9 @@ async fn the_newest_session_of_a_node_wins_and_what_it_applied_is_known() {
     let first = Agent::start(manager.listening(), own.clone()).await;
     until(&manager, "ready", |s| s.nodes.values().all(|n| n.status.state == NodeState::Ready))
         .await;
+    let mut answered = first.answered.clone();
+    let beats = timeout(Duration::from_secs(5), answered.wait_for(|answers| *answers >= 3)).await;
+    beats.expect("beats are answered").unwrap();
     let second = Agent::start(manager.listening(), own).await;
     let mut ended = first.ended.clone();
     let status = timeout(Duration::from_secs(5), ended.wait_for(Option::is_some)).await;

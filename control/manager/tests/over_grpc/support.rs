@@ -155,6 +155,8 @@ pub(crate) struct Agent {
     pub(crate) released: watch::Receiver<BTreeSet<String>>,
     /// How many assignments came whole, and how many as differences.
     pub(crate) came: watch::Receiver<(usize, usize)>,
+    /// How many beats the manager has answered.
+    pub(crate) answered: watch::Receiver<usize>,
     pub(crate) say: mpsc::Sender<AgentMessage>,
     pub(crate) subscriptions: mpsc::Receiver<LogSubscription>,
     /// Why the session ended, once it has.
@@ -189,6 +191,7 @@ impl Agent {
         let (end, ended) = watch::channel(None);
         let (release, released) = watch::channel(BTreeSet::new());
         let (count, came) = watch::channel((0, 0));
+        let (answer, answered) = watch::channel(0);
         let (mut own, (certified, certificate)) = (node.clone(), watch::channel(node.clone()));
         let tls = message(ToManager::Tls(tls_of(&own)));
         say.send(tls).await.unwrap();
@@ -263,6 +266,7 @@ impl Agent {
                             certified.send_replace(own.clone());
                             let _ = out.send(self::message(ToManager::Tls(tls_of(&own)))).await;
                         }
+                        FromManager::Beat(_) => answer.send_modify(|answers| *answers += 1),
                         FromManager::Unsubscribe(_) | FromManager::Bearings(_) => {}
                     },
                     Ok(None) => return drop(end.send_replace(Some(Status::ok("")))),
@@ -270,7 +274,18 @@ impl Agent {
                 }
             }
         });
-        Agent { node, assignment, released, came, say, subscriptions, ended, certificate, work }
+        Agent {
+            node,
+            assignment,
+            released,
+            came,
+            answered,
+            say,
+            subscriptions,
+            ended,
+            certificate,
+            work,
+        }
     }
 }
 

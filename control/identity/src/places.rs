@@ -1,14 +1,13 @@
-//! How many nodes are told something at a time: as many as this manager keeps up with.
+//! How much of something is done at a time: as much as this process keeps up with.
 //!
-//! What comes for a node that waits for its place is gathered and told as one message. With fewer places there is
-//! less to send and to answer, and with more of them news is sooner where machines have time: so there are many
-//! until this manager's tasks run late, and then fewer and fewer until they do not.
+//! With more at a time each waits less for its turn where machines have time; where they have none, what is more
+//! urgent waits behind all that was begun. So there are many places until this process' tasks run late, and then
+//! fewer and fewer until they do not.
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 
 /// How often it is looked at.
 const PERIOD: Duration = Duration::from_millis(20);
@@ -16,18 +15,18 @@ const PERIOD: Duration = Duration::from_millis(20);
 /// A task that is later than this finds too many before it. Half of that is the grain of tokio's clock.
 const LATE: Duration = Duration::from_millis(3);
 
-/// Places there always are. They are enough to be busy with: the turn of a node that is not slow takes a few
-/// milliseconds.
+/// Places there always are. They are enough to be busy with: what has one is done in a few milliseconds, where
+/// the other side is not slow.
 const FEWEST: usize = 16;
 
-/// How many places there are to be, for one kind of news. Pure.
+/// How many places there are to be. Pure.
 fn after(places: usize, late: Duration, most: usize) -> usize {
     let next = if late > LATE { places - places / 4 } else { places + FEWEST / 8 };
     next.clamp(FEWEST.min(most), most)
 }
 
-/// Places for those who are told something.
-pub(crate) struct Places {
+/// Places, as many as this process keeps up with.
+pub struct Places {
     permits: Arc<Semaphore>,
     count: Mutex<Count>,
     most: usize,
@@ -40,27 +39,27 @@ struct Count {
     wanted: usize,
 }
 
-/// A place. It must be given back.
+/// A place. Dropping it gives it back.
 #[must_use]
-pub(crate) struct Place {
+pub struct Place {
     places: Arc<Places>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Places {
     /// So many at most, and at first.
-    pub(crate) fn new(most: usize) -> Arc<Places> {
+    pub fn new(most: usize) -> Arc<Places> {
         let count = Mutex::new(Count { present: most, wanted: most });
         Arc::new(Places { permits: Arc::new(Semaphore::new(most)), count, most })
     }
 
     /// To queue for one.
-    pub(crate) fn queue(&self) -> Arc<Semaphore> {
+    pub fn queue(&self) -> Arc<Semaphore> {
         Arc::clone(&self.permits)
     }
 
     /// The one that was got in the queue.
-    pub(crate) fn taken(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Place {
+    pub fn taken(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Place {
         Place { places: Arc::clone(self), permit: Some(permit) }
     }
 
@@ -74,6 +73,15 @@ impl Places {
         let fewer = count.present - count.wanted;
         count.present -= self.permits.forget_permits(fewer);
     }
+
+    /// Watches how late this process' tasks are, until it is dropped.
+    pub async fn watch(&self) {
+        loop {
+            let before = Instant::now();
+            tokio::time::sleep(PERIOD).await;
+            self.note(before.elapsed().saturating_sub(PERIOD));
+        }
+    }
 }
 
 impl Drop for Place {
@@ -84,18 +92,6 @@ impl Drop for Place {
             permit.forget();
             count.present -= 1;
         }
-    }
-}
-
-/// Watches how late this manager's tasks are, until it stops.
-pub(crate) async fn run(places: Arc<Places>, stop: CancellationToken) {
-    loop {
-        let before = Instant::now();
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(PERIOD) => {}
-        }
-        places.note(before.elapsed().saturating_sub(PERIOD));
     }
 }
 
