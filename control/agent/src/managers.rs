@@ -104,9 +104,11 @@ impl Book {
     /// `longest`.
     pub(crate) fn after(&mut self, attempt: Attempt, longest: Duration) -> Duration {
         if attempt == Attempt::Held {
-            // Whoever it was may be gone: the others know better.
-            (self.leader, self.failed, self.busy) = (None, 0, 0);
-            self.next = self.next.wrapping_add(1);
+            // Whoever it was may be gone: the others know better, and it is asked last of all.
+            let leader = self.leader.take();
+            let lost = self.managers.iter().position(|m| Some(&m.id) == leader.as_ref());
+            self.next = lost.unwrap_or(self.next).wrapping_add(1);
+            (self.failed, self.busy) = (0, 0);
             return FIRST_PAUSE;
         }
         self.failed += 1;
@@ -194,6 +196,26 @@ mod tests {
         }
         tried.sort_unstable();
         assert_eq!(tried, [addr(1), addr(2), addr(3)], "each in turn");
+    }
+
+    #[test]
+    fn a_leader_that_was_lost_is_asked_last() {
+        for (leader, others) in [("m1", [2, 3, 1]), ("m2", [3, 1, 2]), ("m3", [1, 2, 3])] {
+            for other in 1..=3 {
+                let mut book = Book::new(Vec::new(), &[addr(1), addr(2), addr(3)]);
+                for _ in 0..other {
+                    book.after(Attempt::Failed, LONGEST);
+                }
+                book.learn(&bearings(&[1, 2, 3], leader));
+                book.after(Attempt::Held, LONGEST);
+                let tried = others.map(|_| {
+                    let target = book.target();
+                    book.after(Attempt::Failed, LONGEST);
+                    target
+                });
+                assert_eq!(tried, others.map(|n| Some(addr(n))), "{leader}");
+            }
+        }
     }
 
     #[test]
