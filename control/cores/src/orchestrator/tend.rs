@@ -48,8 +48,7 @@ pub(super) fn tend<'a>(
     if live.is_empty() {
         return revive(plan, service, place, slot);
     }
-    let current: Vec<bool> = live.iter().map(|t| plan.is_current(service, t)).collect();
-    let chosen = current.iter().position(|c| *c).unwrap_or(0);
+    let (chosen, current) = choose(plan, service, &live);
     let (task, is_current) = (live[chosen], current[chosen]);
     let overlaps = retire_others(plan, service, &live, &current, chosen);
     if task.status.state.is_terminal() {
@@ -72,11 +71,27 @@ pub(super) fn tend<'a>(
     overlaps.then_some(Outdated { place, running: true, overlaps })
 }
 
+/// Which of a place's wanted tasks is to stay, and which of them are as the service wants them.
+///
+/// There are several such when what was to be replaced need not be, as its update is rolled back or
+/// overtaken by another: then the one that runs, so that a successor that ends is not followed by one
+/// more. One that is moved is to take the place of such a task, so it goes before it.
+fn choose<'a>(plan: &mut Plan<'a>, service: &'a Service, live: &[&Task]) -> (usize, Vec<bool>) {
+    let current: Vec<bool> = live.iter().map(|t| plan.is_current(service, t)).collect();
+    let stays = |t: &Task| !t.status.state.is_terminal() && !plan.is_lost(t);
+    let does = |t: &Task| t.status.state == TaskState::Running || t.made_by == MadeBy::Rebalance;
+    let first = |suits: &dyn Fn(&Task) -> bool| {
+        live.iter().zip(&current).position(|(task, current)| *current && suits(task))
+    };
+    let chosen =
+        first(&|t| stays(t) && does(t)).or_else(|| first(&stays)).or_else(|| first(&|_| true));
+    (chosen.unwrap_or(0), current)
+}
+
 /// Of a place that is only kept as it is, what has a successor that runs goes.
 pub(super) fn retire_succeeded<'a>(plan: &mut Plan<'a>, service: &'a Service, slot: &[&'a Task]) {
     let live: Vec<&Task> = slots::live(slot).collect();
-    let current: Vec<bool> = live.iter().map(|t| plan.is_current(service, t)).collect();
-    let chosen = current.iter().position(|c| *c).unwrap_or(0);
+    let (chosen, current) = choose(plan, service, &live);
     if live.get(chosen).is_some_and(|task| task.status.state == TaskState::Running) {
         retire_others(plan, service, &live, &current, chosen);
     }
@@ -114,9 +129,23 @@ fn restart<'a>(
     slot: &[&'a Task],
 ) {
     if restart::wanted(plan, service, task, slot) && !bugs::active(Bug::LoseTask) {
-        let not_before = restart_at(plan, task);
+        let at = restart_at(plan, task);
+        let not_before = failed_beside(service, slot).map_or(at, |after| after.max(at));
         plan.create(service, replacement(place, not_before, MadeBy::Restart));
     }
+}
+
+/// When the delay is over of a new task that ended beside the one it was to take the place of. Its
+/// restart policy may have given it up; once the other is lost too it is what the next one follows.
+fn failed_beside(service: &Service, slot: &[&Task]) -> Option<Timestamp> {
+    let newest = slot.first().filter(|t| {
+        t.spec_version == service.spec_version
+            && restart::ended_by_itself(t)
+            // A move that failed says nothing of the task.
+            && (t.made_by != MadeBy::Rebalance || t.times.running.is_some())
+    })?;
+    let ended = newest.times.ended.unwrap_or(newest.status.since);
+    Some(ended.after(restart::delay(newest)))
 }
 
 /// Others than the chosen one stop; but an older one goes on until a newer one that was to be

@@ -140,7 +140,10 @@ fn what_is_lost_while_it_waits_for_its_delay_is_followed_when_that_is_over() {
 #[test]
 fn a_start_waits_for_one_that_is_told_to_stop_in_the_same_moment() {
     let mut world = service(TaskSpecRestartPolicy::default());
-    let old = world.running("web")[0].clone();
+    let mut old = world.running("web")[0].clone();
+    // One that ran would be kept.
+    old.status.state = TaskState::Starting;
+    world.put(Object::Task(old.clone().into()));
     world.pass(1);
     let mut new = Task { id: "new".to_owned(), meta: Meta::default(), ..old.clone() };
     (new.desired, new.status.state) = (TaskState::Ready, TaskState::Ready);

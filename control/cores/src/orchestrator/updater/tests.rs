@@ -692,3 +692,56 @@ fn scaling_during_an_update_leaves_it_under_way() {
     nodes_return(&mut world);
     assert_eq!(world.running("web").len(), 3);
 }
+
+#[test]
+fn a_place_whose_old_task_suits_again_loses_the_new_one_when_the_update_is_rolled_back() {
+    let mut world = service(3, |u| {
+        u.order = Some(Order::START_FIRST);
+        u.parallelism = Some(0);
+        u.failure_action = Some(Action::ROLLBACK);
+    });
+    let old: Vec<String> = world.running("web").into_iter().map(|t| t.id.clone()).collect();
+    // Nothing suits but n1, and what runs elsewhere is to be replaced.
+    world.set_node("n1", |n| n.labels.extend([("disk".to_owned(), "ssd".to_owned())]));
+    world.revise("web", Revision::Placement, |s| {
+        let placement = s.task_template.get_or_insert_default().placement.get_or_insert_default();
+        placement.constraints = Some(vec!["node.labels.disk==ssd".to_owned()]);
+    });
+    let failed = made(&mut world);
+    world.end(&failed.id, TaskState::Failed);
+    world.settle();
+    world.run();
+    let running: Vec<String> = world.running("web").into_iter().map(|t| t.id.clone()).collect();
+    assert_eq!(running, old, "the old tasks run on, and nothing beside them");
+    assert_eq!(world.tasks("web").iter().filter(|t| t.desired <= TaskState::Running).count(), 3);
+    assert_eq!(status(&world).0, UpdateState::RollbackCompleted);
+}
+
+#[test]
+fn where_the_new_task_failed_and_the_old_one_is_lost_the_next_one_waits_for_its_delay() {
+    let mut world = service(1, |u| {
+        u.order = Some(Order::START_FIRST);
+        u.failure_action = Some(Action::CONTINUE);
+    });
+    world.revise("web", Revision::Tasks, |s| {
+        let template = s.task_template.get_or_insert_default();
+        template.force_update = Some(1);
+        template.restart_policy = Some(TaskSpecRestartPolicy {
+            condition: Some(Condition::NONE),
+            delay: Some(20 * SECOND),
+            ..TaskSpecRestartPolicy::default()
+        });
+    });
+    let failed = made(&mut world);
+    world.end(&failed.id, TaskState::Failed);
+    let ended = world.now;
+    world.settle();
+    world.pass(3_000);
+    assert!(overlaps(&world), "the new one is given up, the old one runs");
+    let node = world.running("web")[0].node_id.clone().unwrap();
+    world.set_node(&node, |n| n.status.state = NodeState::Down);
+    world.settle();
+    let next = made(&mut world);
+    assert_eq!(next.made_by, MadeBy::Restart);
+    assert_eq!(next.not_before.since(ended).as_secs(), 20);
+}
