@@ -47,22 +47,32 @@ impl Drains {
             let gone = |id: &&String| !state.nodes.contains_key(*id);
             let gone: Vec<String> = self.waiting.keys().filter(gone).cloned().collect();
             gone.iter().for_each(|node| self.excuse(node));
+            for task in state.tasks.values() {
+                self.follow_task(&task.id, Some(task), tables);
+            }
+            state.nodes.keys().for_each(|id| self.follow_node(state, id));
         }
         for id in &touched.tasks {
-            match state.tasks.get(id).filter(|task| to_stop(task)) {
-                Some(task) if !self.tasks.contains_key(id) => self.begin(task, tables),
-                Some(_) => {}
-                None => self.forget(id),
-            }
+            self.follow_task(id, state.tasks.get(id), tables);
         }
-        for id in &touched.nodes {
-            match state.nodes.get(id) {
-                Some(node) if node.status.state != NodeState::Down => {}
-                Some(_) => self.excuse(id),
-                None => {
-                    self.excuse(id);
-                    self.applied.remove(id);
-                }
+        touched.nodes.iter().for_each(|id| self.follow_node(state, id));
+    }
+
+    fn follow_task(&mut self, id: &str, task: Option<&Task>, tables: &Tables) {
+        match task.filter(|task| to_stop(task)) {
+            Some(task) if !self.tasks.contains_key(id) => self.begin(task, tables),
+            Some(_) => {}
+            None => self.forget(id),
+        }
+    }
+
+    fn follow_node(&mut self, state: &State, id: &str) {
+        match state.nodes.get(id) {
+            Some(node) if node.status.state != NodeState::Down => {}
+            Some(_) => self.excuse(id),
+            None => {
+                self.excuse(id);
+                self.applied.remove(id);
             }
         }
     }

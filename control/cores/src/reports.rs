@@ -26,9 +26,12 @@ pub fn accept(state: &State, batch: &[Report]) -> Vec<Change> {
     for report in batch {
         let present = tasks.get(report.task.as_str()).or_else(|| state.tasks.get(&report.task));
         let Some(present) = present.filter(|task| acceptable(task, report)) else { continue };
-        let mut task = present.clone();
-        task.status = bounded(report.status.clone());
-        tasks.insert(&report.task, task);
+        let status = bounded(report.status.clone());
+        // A node says again in each session what it has said before.
+        if present.status != status {
+            let task = Task { status, ..present.clone() };
+            tasks.insert(&report.task, task);
+        }
     }
     let changed = tasks.into_values().filter(|t| state.tasks.get(&t.id) != Some(t));
     changed.map(|task| Change::Put(Object::Task(task.into()))).collect()

@@ -1,13 +1,17 @@
 //! What every node is told, kept in rows that follow the state's changes.
 //!
 //! [`Tables::update`] looks only at the objects that changed; a row that many nodes get is written
-//! once. [`Tables::difference`] gives a node what changed in the rows that are its: those of the
+//! once. What is read for the first time, all of a cluster, is read a little at a time: [`Tables::follow`].
+//! [`Tables::difference`] gives a node what changed in the rows that are its: those of the
 //! networks it takes part in, and its own. The work is that of the change, not of the cluster's size.
+mod backlog;
 mod dependencies;
 mod recent;
 mod rows;
 mod shelf;
 mod tell;
+
+use backlog::Backlog;
 
 use recent::Recent;
 pub use shelf::{PACK, Written};
@@ -29,8 +33,10 @@ pub use tell::{Delta, Subscriber};
 #[derive(Debug, Default)]
 pub struct Tables {
     version: u64,
-    /// Version at which all was read anew. Who is further behind gets the whole.
+    /// Version at which all had been read anew. Who is further behind gets the whole.
     origin: u64,
+    /// What is still to be looked at before there is anything to tell.
+    backlog: Option<Backlog>,
     ingress: Option<String>,
     data_path_port: Option<u16>,
     nodes: BTreeMap<String, OfNode>,
@@ -42,6 +48,36 @@ pub struct Tables {
     recent: Recent,
     /// Whom the present update concerns.
     concerned: Concerned,
+}
+
+/// Objects that are to be looked at.
+#[derive(Debug, Default)]
+struct Changed {
+    networks: BTreeSet<String>,
+    nodes: BTreeSet<String>,
+    services: BTreeSet<String>,
+    tasks: BTreeSet<String>,
+    dependencies: BTreeSet<Needed>,
+    cluster: bool,
+}
+
+impl Changed {
+    fn note(&mut self, kind: ObjectKind, id: &str) {
+        let set = match kind {
+            ObjectKind::Task => &mut self.tasks,
+            ObjectKind::Node => &mut self.nodes,
+            ObjectKind::Service => &mut self.services,
+            ObjectKind::Network => &mut self.networks,
+            ObjectKind::Secret => return self.note_dependency(DependencyKind::Secret, id),
+            ObjectKind::Config => return self.note_dependency(DependencyKind::Config, id),
+            ObjectKind::Cluster => return self.cluster = true,
+        };
+        set.insert(id.to_owned());
+    }
+
+    fn note_dependency(&mut self, kind: DependencyKind, id: &str) {
+        self.dependencies.insert((kind, id.to_owned()));
+    }
 }
 
 #[derive(Debug, Default)]
@@ -134,14 +170,14 @@ struct OfTask {
     needs: Vec<Needed>,
 }
 
-/// Objects [`Tables::update`] looked at.
+/// Objects [`Tables::follow`] looked at.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Touched {
-    /// Tasks.
+    /// Tasks; none when it was all there is.
     pub tasks: BTreeSet<String>,
-    /// Nodes.
+    /// Nodes; none when it was all there is.
     pub nodes: BTreeSet<String>,
-    /// Whether it was all there is: what is not named is not there any more.
+    /// Whether it was all there is.
     pub all: bool,
     /// Nodes that may have something new to hear, of what concerns only some.
     pub concerned: BTreeSet<String>,
@@ -164,71 +200,38 @@ impl Tables {
         self.version
     }
 
+    /// Whether all is read: as long as it is not, nobody is told anything.
+    pub fn is_complete(&self) -> bool {
+        self.origin != 0 && self.backlog.is_none()
+    }
+
     /// Follows the state. Says what was looked at: all of it at first, and when too much changed.
     pub fn update(&mut self, state: &State) -> Touched {
-        let mut touched = Touched::default();
-        if self.version == state.version && self.origin != 0 {
-            return touched;
+        self.follow(state, usize::MAX)
+    }
+
+    /// The same, but of what is to be read anew only so many objects are looked at. Until that is complete the answer is
+    /// that nothing was touched, and it is to be called again, also when the state has not changed.
+    pub fn follow(&mut self, state: &State, most: usize) -> Touched {
+        if self.version == state.version && self.is_complete() {
+            return Touched::default();
         }
-        let mut networks = BTreeSet::new();
-        let mut services = BTreeSet::new();
-        let mut dependencies = BTreeSet::new();
         let changes = state.touched_since(self.version).filter(|_| self.follows(state));
-        match changes {
-            Some(changes) => {
-                for (kind, id) in changes {
-                    let set = match kind {
-                        ObjectKind::Task => &mut touched.tasks,
-                        ObjectKind::Node => &mut touched.nodes,
-                        ObjectKind::Service => &mut services,
-                        ObjectKind::Network => &mut networks,
-                        ObjectKind::Secret => {
-                            dependencies.insert((DependencyKind::Secret, id.to_owned()));
-                            continue;
-                        }
-                        ObjectKind::Config => {
-                            dependencies.insert((DependencyKind::Config, id.to_owned()));
-                            continue;
-                        }
-                        ObjectKind::Cluster => {
-                            self.concerned.everybody = true;
-                            continue;
-                        }
-                    };
-                    set.insert(id.to_owned());
-                }
-                self.version = state.version;
-            }
-            None => {
-                *self = Tables::at(state);
-                self.concerned.everybody = true;
-                touched.all = true;
-                touched.tasks = state.tasks.keys().map(str::to_owned).collect();
-                touched.nodes = state.nodes.keys().cloned().collect();
-                services = state.services.keys().cloned().collect();
-                networks = state.networks.keys().cloned().collect();
+        let Some(changes) = changes else {
+            *self = Tables::at(state);
+            return self.read_on(state, most);
+        };
+        let mut changed = Changed::default();
+        for (kind, id) in changes {
+            // What has its turn in the backlog yet is left to it.
+            if self.backlog.as_ref().is_none_or(|backlog| backlog.has_begun(kind)) {
+                changed.note(kind, id);
             }
         }
-        let anew = self.origin == self.version;
-        for id in &networks {
-            self.touch_network(state, id, anew);
-        }
-        for id in &touched.nodes {
-            self.touch_node(state, id);
-        }
-        let mut more = BTreeSet::new();
-        for id in &services {
-            self.touch_service(state, id, &mut more);
-        }
-        for id in &touched.tasks {
-            self.touch_task(state, id);
-            more.remove(id);
-        }
-        for id in &more {
-            self.own_row(state, id);
-        }
-        for needed in &dependencies {
-            self.touch_dependency(state, needed);
+        self.version = state.version;
+        let mut touched = self.touch(state, changed);
+        if self.backlog.is_some() {
+            return self.read_on(state, most);
         }
         let concerned = mem::take(&mut self.concerned);
         self.recent.add(self.version, &concerned.networks);
@@ -244,6 +247,47 @@ impl Tables {
         let networks = networks.filter_map(|id| self.networks.get(id));
         touched.concerned.extend(networks.flat_map(|on| &on.nodes).cloned());
         touched
+    }
+
+    fn touch(&mut self, state: &State, changed: Changed) -> Touched {
+        let Changed { networks, nodes, services, tasks, dependencies, cluster } = changed;
+        self.concerned.everybody |= cluster;
+        for id in &networks {
+            self.touch_network(state, id);
+        }
+        for id in &nodes {
+            self.touch_node(state, id);
+        }
+        let mut more = BTreeSet::new();
+        for id in &services {
+            self.touch_service(state, id, &mut more);
+        }
+        for id in &tasks {
+            self.touch_task(state, id);
+            more.remove(id);
+        }
+        for id in &more {
+            self.own_row(state, id);
+        }
+        for needed in &dependencies {
+            self.touch_dependency(state, needed);
+        }
+        Touched { tasks, nodes, ..Touched::default() }
+    }
+
+    /// Goes on with the backlog.
+    fn read_on(&mut self, state: &State, most: usize) -> Touched {
+        let Some(mut backlog) = self.backlog.take() else { return Touched::default() };
+        let changed = backlog.next(state, most);
+        self.touch(state, changed);
+        if !backlog.is_done() {
+            self.backlog = Some(backlog);
+            return Touched::default();
+        }
+        self.origin = self.version.max(1);
+        self.recent = Recent::at(self.version);
+        self.concerned = Concerned::default();
+        Touched { all: true, everybody: true, ..Touched::default() }
     }
 
     /// Puts a row of something on a network, or takes it away. On one that was removed is nothing: nodes
@@ -278,6 +322,7 @@ impl Tables {
             version: state.version,
             // A state of version 0 is empty; this is only about having read it.
             origin: state.version.max(1),
+            backlog: Some(Backlog::default()),
             ingress: state.ingress().map(|n| n.id.clone()),
             networks: BTreeMap::from([(ALL_NODES.to_owned(), OfNetwork::at(state.version))]),
             recent: Recent::at(state.version),
@@ -295,7 +340,8 @@ impl Tables {
 
     /// Who balances to a task that is to stop, and since when nobody is told to.
     pub fn leaving(&self, task: &str) -> Leaving {
-        let mut leaving = Leaving { generation: 0, nodes: BTreeSet::new() };
+        // Before that a node may have had tables of another leader, with the task in them.
+        let mut leaving = Leaving { generation: self.origin, nodes: BTreeSet::new() };
         let Some(known) = self.tasks.get(task) else { return leaving };
         for id in &known.heard {
             let Some(network) = self.networks.get(id) else { continue };

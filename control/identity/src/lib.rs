@@ -35,10 +35,10 @@ pub use peer::{Identity, Peer};
 pub use places::{Place, Places};
 pub use roles::{Caller, METHODS, Members, Standing, authorize, unknown_node};
 pub use storage::CertificateDir;
-pub use tls::{client_config, peer_config, server_config};
+pub use tls::{client_config, lane_config, peer_config, server_config};
 pub use token::{JoinToken, RootDigest, TokenError};
 pub use transport::{
-    CLIENT_PATIENCE, CONNECT_TIMEOUT, MAX_CONNECTIONS, chain, connect, connect_within, fetch_root,
-    serve,
+    CLIENT_PATIENCE, CONNECT_TIMEOUT, Lane, MAX_CONNECTIONS, chain, connect, connect_within,
+    fetch_root, serve,
 };
 pub use trust::Trust;

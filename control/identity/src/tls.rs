@@ -27,6 +27,9 @@ use verifiers::{AnyServer, ManagersOnly, NodesOnly};
 /// gRPC is HTTP/2.
 const ALPN: &[u8] = b"h2";
 
+/// Offered besides by managers that ask for the lane of their own; what is spoken is HTTP/2 all the same.
+pub(crate) const LANE: &[u8] = b"shoal-managers";
+
 /// Settings of a manager's server.
 pub fn server_config(node: &NodeCertificate) -> Result<Arc<ServerConfig>, IdentityError> {
     let provider = Arc::new(ring::default_provider());
@@ -56,6 +59,16 @@ pub fn peer_config(
     peer_id: &str,
 ) -> Result<Arc<ClientConfig>, IdentityError> {
     managers_only(node.trust(), Some(node), Some(peer_id.to_owned()))
+}
+
+/// The same of a connection in the managers' lane (see [`crate::Lane`]).
+pub fn lane_config(
+    node: &NodeCertificate,
+    peer_id: &str,
+) -> Result<Arc<ClientConfig>, IdentityError> {
+    let mut config = peer_config(node, peer_id)?;
+    Arc::make_mut(&mut config).alpn_protocols.push(LANE.to_vec());
+    Ok(config)
 }
 
 fn managers_only(

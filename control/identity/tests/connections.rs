@@ -5,8 +5,8 @@ mod common;
 
 use common::{DAY, TestCluster, before, now};
 use shoal_identity::{
-    IdentityError, Members, NodeCertificate, Peer, Standing, client_config, connect, fetch_root,
-    peer_config, serve, server_config,
+    IdentityError, Lane, Members, NodeCertificate, Peer, Standing, client_config, connect,
+    fetch_root, lane_config, peer_config, serve, server_config,
 };
 use shoal_model::{Role, Timestamp};
 use shoal_rpc::{
@@ -102,6 +102,10 @@ struct Server {
 }
 
 async fn start(node: &NodeCertificate) -> Server {
+    start_with(node, None).await
+}
+
+async fn start_with(node: &NodeCertificate, lane: Option<Lane>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let root = node.trust().pem().to_owned();
@@ -110,9 +114,10 @@ async fn start(node: &NodeCertificate) -> Server {
     let (tls, newest) = watch::channel(server_config(node).unwrap());
     let (stop, stopped) = oneshot::channel();
     let removed = AllBut::default();
-    let task = tokio::spawn(serve(listener, newest, routes, Arc::new(removed.clone()), async {
-        let _ = stopped.await;
-    }));
+    let task =
+        tokio::spawn(serve(listener, newest, routes, lane, Arc::new(removed.clone()), async {
+            let _ = stopped.await;
+        }));
     Server { addr, removed, tls, stop, task }
 }
 
@@ -320,6 +325,66 @@ async fn shutdown_ends_within_its_grace_even_with_a_session_open() {
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     drop(session);
     assert!(TcpStream::connect(server.addr).await.is_err(), "nobody listens any more");
+}
+
+#[test]
+fn managers_are_answered_in_their_lane_while_all_else_waits() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (cluster, lane) = (TestCluster::new(), tokio::runtime::Runtime::new().unwrap());
+    let manager = cluster.node(Role::Manager);
+    let routes = Routes::new(DispatcherServer::new(Manager { root: String::new() }));
+    let lane_of = Lane { runtime: lane.handle().clone(), routes };
+    // The server's own runtime has one thread, which is told to sleep.
+    let (sleep, asleep) = std::sync::mpsc::channel::<Duration>();
+    let (address, addr) = std::sync::mpsc::channel();
+    let server = {
+        let manager = manager.clone();
+        std::thread::spawn(move || {
+            runtime().block_on(async {
+                let server = start_with(&manager, Some(lane_of)).await;
+                address.send(server.addr).unwrap();
+                loop {
+                    match asleep.try_recv() {
+                        Ok(time) => std::thread::sleep(time),
+                        Err(std::sync::mpsc::TryRecvError::Empty) => {}
+                        Err(std::sync::mpsc::TryRecvError::Disconnected) => break,
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                server.stop.send(()).unwrap();
+                server.task.await.unwrap().unwrap();
+            });
+        })
+    };
+    let addr = addr.recv().unwrap();
+    runtime().block_on(async {
+        let id = &manager.identity().node_id;
+        let ask = |role| {
+            let node = cluster.node(role);
+            async move { connect(addr, lane_config(&node, id).unwrap()).await.map(|c| (node, c)) }
+        };
+        let (worker, channel) = (cluster.node(Role::Worker), ask(Role::Manager).await);
+        let (node, channel) = channel.unwrap();
+        assert_eq!(leave(channel.clone()).await.unwrap(), node.identity().node_id);
+        let root = CertificatesClient::new(channel.clone()).root(RootRequest {}).await;
+        assert_eq!(root.unwrap_err().code(), Code::Unimplemented, "it is not of the lane");
+
+        let ordinary = connect(addr, peer_config(&worker, id).unwrap()).await.unwrap();
+        leave(ordinary.clone()).await.unwrap();
+        sleep.send(Duration::from_secs(2)).unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let begun = Instant::now();
+        leave(channel).await.unwrap();
+        let took = begun.elapsed();
+        assert!(took < Duration::from_secs(1), "the lane waited, too: {took:?}");
+        leave(ordinary).await.unwrap();
+        assert!(begun.elapsed() > Duration::from_secs(1), "else the test shows nothing");
+
+        let refused = ask(Role::Worker).await;
+        assert!(refused.is_err(), "a worker got into the lane");
+    });
+    drop(sleep);
+    server.join().unwrap();
 }
 
 #[test]

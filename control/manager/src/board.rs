@@ -13,6 +13,7 @@ use std::{
 };
 use tokio::{
     sync::watch,
+    task::yield_now,
     time::{Instant, sleep_until},
 };
 
@@ -24,6 +25,14 @@ const PACE: Duration = Duration::from_millis(20);
 /// of what concerns everybody. While nodes join, each would else be told of every other by itself. Those
 /// that share a network with a node hear of it with what concerns the network.
 const PACE_PER_NODE: Duration = Duration::from_micros(100);
+
+/// Objects of those that are all to be read that are read at once: some milliseconds of the tables' and the state's
+/// locks.
+const STEP: usize = 100;
+
+/// How long all is read on before other tasks have their turn: as long as they had, within these.
+const SHORTEST: Duration = Duration::from_millis(5);
+const LONGEST: Duration = Duration::from_millis(30);
 
 /// Tasks released in one message.
 const RELEASED_AT_ONCE: usize = 1_000;
@@ -67,8 +76,8 @@ impl Board {
         self.common.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Looks at every node, so it is called only when some changed, or the cluster's own object.
-    fn follow_common(&self, inner: &Inner, state: &State) {
+    /// Called only when a node changed, or the cluster's own object.
+    pub(crate) fn follow_common(&self, inner: &Inner, state: &State) {
         let bearings = bearings(state, None, inner.node_id.clone());
         let cluster = state.cluster.as_ref();
         let roots = match cluster.map(|cluster| inner.authorities.of(cluster)) {
@@ -101,16 +110,19 @@ impl Board {
         self.core().tables.difference(state, to)
     }
 
-    /// Follows the state; gives its version and what changed.
-    fn follow(&self, inner: &Inner, state: &State) -> (u64, Touched) {
+    /// Follows the state for a step; gives its version and what changed once there is nothing left to read.
+    fn follow(&self, inner: &Inner, state: &State) -> Option<(u64, Touched)> {
         let mut core = self.core();
         let Core { tables, drains } = &mut *core;
-        let touched = tables.update(state);
+        let touched = tables.follow(state, STEP);
+        if !tables.is_complete() {
+            return None;
+        }
         drains.follow(state, tables, &touched);
         if touched.everybody || !touched.nodes.is_empty() {
             self.follow_common(inner, state);
         }
-        (tables.version(), touched)
+        Some((tables.version(), touched))
     }
 
     fn poll_released(&self) -> BTreeMap<String, Vec<String>> {
@@ -126,7 +138,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     loop {
         let next = Instant::now() + PACE;
         versions.borrow_and_update();
-        let (version, touched) = inner.store.read(|state| inner.board.follow(&inner, state));
+        let Some((version, touched)) = read_all(&inner).await else { return };
         tell_released(&inner);
         inner.board.version.send_replace(version);
         inner.sessions.news_for(&touched.concerned);
@@ -145,6 +157,28 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             () = sleep_until(all_due), if all_behind => {}
             changed = versions.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+/// Follows the state until there is nothing left to read: at the beginning of a term that is all there is. `None`: the
+/// manager stops.
+async fn read_all(inner: &Inner) -> Option<(u64, Touched)> {
+    let mut turn = SHORTEST;
+    loop {
+        let begun = Instant::now();
+        while begun.elapsed() < turn {
+            let read = inner.store.read(|state| inner.board.follow(inner, state));
+            if read.is_some() {
+                return read;
+            }
+        }
+        let paused = Instant::now();
+        yield_now().await;
+        turn = paused.elapsed().clamp(SHORTEST, LONGEST);
+        if inner.stop.is_cancelled() {
+            return None;
+        }
+        inner.store.read(|state| inner.board.follow_common(inner, state));
     }
 }
 

@@ -21,6 +21,9 @@ pub enum ManagerError {
         /// Why.
         source: std::io::Error,
     },
+    /// The system gives no threads.
+    #[error("cannot start the replicated log's threads: {0}; is a limit of processes reached?")]
+    Threads(#[source] std::io::Error),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -147,6 +147,8 @@ async fn begin(
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     });
+    // Before a session begins: what all nodes are told alike is not read a little at a time.
+    inner.store.read(|state| inner.board.follow_common(&inner, state));
     inner.tasks.spawn(reconciler::run(inner.store.clone(), inner.stop.clone()));
     inner.tasks.spawn(board::run(inner.clone()));
     inner.tasks.spawn(statuses::run(inner.clone(), reports));

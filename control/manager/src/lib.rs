@@ -43,6 +43,7 @@ mod session;
 mod standing;
 mod statuses;
 mod template;
+mod threads;
 mod turns;
 mod validate;
 mod watchdog;

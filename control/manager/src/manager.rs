@@ -10,8 +10,9 @@ use crate::{
     managers::ManagersService,
     peers::{MAX_RAFT_MESSAGE, Peers},
     raft::RaftService,
+    threads::RaftThreads,
 };
-use shoal_identity::{NodeCertificate, server_config};
+use shoal_identity::{Lane, NodeCertificate, server_config};
 use shoal_model::Role;
 use shoal_rpc::{
     certificates_server::CertificatesServer, control_server::ControlServer,
@@ -19,7 +20,7 @@ use shoal_rpc::{
 };
 use shoal_store::{Store, StoreConfig, StoreError, UnlockKey};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
@@ -73,6 +74,9 @@ pub(crate) struct Shared {
     pub(crate) credentials: watch::Sender<Arc<NodeCertificate>>,
     tls: watch::Sender<Arc<rustls::ServerConfig>>,
     listening: SocketAddr,
+    /// What the store and the lane run on.
+    raft: Handle,
+    _threads: RaftThreads,
 }
 
 impl Manager {
@@ -263,6 +267,8 @@ struct Start {
     credentials: watch::Sender<Arc<NodeCertificate>>,
     tls: watch::Sender<Arc<rustls::ServerConfig>>,
     peers: Arc<Peers>,
+    raft: Handle,
+    threads: RaftThreads,
 }
 
 impl Start {
@@ -279,13 +285,16 @@ impl Start {
             .map_err(|source| ManagerError::Listen { addr: config.listen, source })?;
         let tls = watch::Sender::new(server_config(&certificate)?);
         let credentials = watch::Sender::new(Arc::new(certificate));
-        let peers = Arc::new(Peers::new(credentials.subscribe()));
-        Ok(Start { config: config.clone(), listening, credentials, tls, peers })
+        let threads = RaftThreads::start()?;
+        let raft = threads.handle();
+        let peers = Arc::new(Peers::new(credentials.subscribe(), raft.clone()));
+        Ok(Start { config: config.clone(), listening, credentials, tls, peers, raft, threads })
     }
 
     fn store_config(&self) -> Result<StoreConfig, StoreError> {
         let node_id = self.credentials.borrow().identity().node_id.clone();
         let mut config = StoreConfig::new(self.config.store_dir(), node_id);
+        config.runtime = Some(self.raft.clone());
         if let Some(key) = &self.config.unlock_key {
             config.keys = config.keys.with_unlock_key(UnlockKey::parse(key)?);
         }
@@ -333,6 +342,8 @@ impl Start {
             credentials: self.credentials,
             tls: self.tls,
             listening: self.listening,
+            raft: self.raft,
+            _threads: self.threads,
         });
         shared.serve(listener);
         shared.tasks.spawn(leading::run(shared.clone(), first));
@@ -348,14 +359,15 @@ impl Shared {
             .max_encoding_message_size(MAX_RAFT_MESSAGE);
         let routes = Routes::new(CertificatesServer::new(CertificatesService(self.clone())))
             .add_service(DispatcherServer::new(DispatcherService(self.clone())))
-            .add_service(raft)
             .add_service(ControlServer::new(ControlService(self.clone())))
             .add_service(ManagersServer::new(ManagersService(self.clone())));
+        let lane = Lane { runtime: self.raft.clone(), routes: Routes::new(raft) };
         let (stop, tls) = (self.stop.clone(), self.tls.subscribe());
         let members: Arc<dyn shoal_identity::Members> = self.clone();
         self.tasks.spawn(async move {
             let ended = stop.cancelled();
-            let served = shoal_identity::serve(listener, tls, routes, members, ended).await;
+            let served =
+                shoal_identity::serve(listener, tls, routes, Some(lane), members, ended).await;
             if let Err(error) = served {
                 tracing::error!(error = %chain(&error), "the nodes' server ended");
             }

@@ -89,7 +89,7 @@ impl Shared {
 /// The managers as the state knows them. A node that is to be demoted counts as a manager until the
 /// log has let it go.
 pub(crate) fn bearings(state: &State, node: Option<&str>, leader: String) -> Bearings {
-    let managers = state.nodes.values().filter_map(|n| {
+    let managers = state.managers().filter_map(|n| {
         let addr = n.manager_addr.clone()?;
         Some(ManagerAddress { node_id: n.id.clone(), addr })
     });
@@ -207,4 +207,49 @@ impl Manager {
 fn transient(status: &Status) -> bool {
     use std::error::Error;
     status.source().is_some() || matches!(status.code(), Code::Unavailable | Code::Unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{InitRequest, ManagerConfig, cluster};
+    use shoal_model::{Change, Object, ObjectKind, Timestamp};
+
+    #[test]
+    fn nodes_are_told_of_all_that_have_a_manager_s_address_and_of_no_other() {
+        let config = ManagerConfig {
+            state_dir: "/nowhere".into(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            advertise: "127.0.0.1:2377".parse().unwrap(),
+            unlock_key: None,
+        };
+        let mut state = State::default();
+        let new = cluster::create(&config, InitRequest::default()).unwrap();
+        state.apply(1, Timestamp(1), new.changes).unwrap();
+        let first = state.nodes.values().next().unwrap().clone();
+        let put = |state: &mut State, id: &str, addr: Option<&str>| {
+            let meta = state.nodes.get(id).map(|n| n.meta).unwrap_or_default();
+            let manager_addr = addr.map(str::to_owned);
+            let node = Node { id: id.to_owned(), meta, manager_addr, ..first.clone() };
+            let change = Change::Put(Object::Node(Box::new(node)));
+            state.apply(state.version + 1, Timestamp(2), vec![change]).unwrap();
+        };
+        let told = |state: &State| {
+            let all = bearings(state, None, String::new()).managers;
+            let read: State = serde_json::from_slice(&serde_json::to_vec(state).unwrap()).unwrap();
+            assert_eq!(bearings(&read, None, String::new()).managers, all, "as a snapshot has it");
+            all.into_iter().map(|m| (m.node_id, m.addr)).collect::<Vec<_>>()
+        };
+        let own = (first.id.clone(), "127.0.0.1:2377".to_owned());
+        put(&mut state, "worker", None);
+        put(&mut state, "~other", Some("127.0.0.2:2377"));
+        assert_eq!(told(&state), [own.clone(), ("~other".into(), "127.0.0.2:2377".into())]);
+        put(&mut state, "~other", Some("127.0.0.3:2377"));
+        assert_eq!(told(&state), [own.clone(), ("~other".into(), "127.0.0.3:2377".into())]);
+        put(&mut state, "~other", None);
+        assert_eq!(told(&state), [own]);
+        let gone = Change::Delete(ObjectKind::Node, first.id.clone());
+        state.apply(state.version + 1, Timestamp(3), vec![gone]).unwrap();
+        assert_eq!(told(&state), []);
+    }
 }

@@ -1,7 +1,8 @@
-//! Connections to the other managers: one each, kept as long as it works.
+//! Connections to the other managers, kept as long as they work: to each one for the replicated log, in the managers'
+//! lane, and one for all else.
 use crate::appends::{Appended, Appends};
 use async_trait::async_trait;
-use shoal_identity::{CLIENT_PATIENCE, NodeCertificate, connect_within, peer_config};
+use shoal_identity::{CLIENT_PATIENCE, NodeCertificate, connect_within, lane_config, peer_config};
 use shoal_rpc::{RaftRequest, raft_appended::Answer, raft_client::RaftClient};
 use shoal_store::{MAX_CALL_BYTES, RaftCall, Transport, TransportError};
 use std::{
@@ -12,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
+    runtime::Handle,
     sync::{OnceCell, watch},
     time::timeout,
 };
@@ -29,17 +31,29 @@ pub(crate) const MAX_RAFT_MESSAGE: usize = MAX_CALL_BYTES + 1024;
 /// The other managers, as this one reaches them.
 pub(crate) struct Peers {
     credentials: watch::Receiver<Arc<NodeCertificate>>,
+    /// The replicated log's.
+    runtime: Handle,
     known: Mutex<BTreeMap<String, Peer>>,
 }
 
 #[derive(Default)]
 struct Peer {
-    link: Option<Arc<Link>>,
+    links: BTreeMap<Way, Arc<Link>>,
     heard: Option<Instant>,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Way {
+    /// The replicated log: in the managers' lane, with its tasks on the log's runtime.
+    Log,
+    /// All else.
+    Other,
 }
 
 /// A connection, once it is made.
 struct Link {
+    way: Way,
     addr: SocketAddr,
     channel: OnceCell<Channel>,
     appends: Appends,
@@ -77,8 +91,11 @@ pub(crate) enum PeerError {
 }
 
 impl Peers {
-    pub(crate) fn new(credentials: watch::Receiver<Arc<NodeCertificate>>) -> Peers {
-        Peers { credentials, known: Mutex::default() }
+    pub(crate) fn new(
+        credentials: watch::Receiver<Arc<NodeCertificate>>,
+        runtime: Handle,
+    ) -> Peers {
+        Peers { credentials, runtime, known: Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Peer>> {
@@ -92,7 +109,7 @@ impl Peers {
         match known.get_mut(node) {
             Some(peer) => peer.heard = Some(now),
             None => {
-                known.insert(node.to_owned(), Peer { link: None, heard: Some(now) });
+                known.insert(node.to_owned(), Peer { heard: Some(now), ..Peer::default() });
             }
         }
     }
@@ -113,15 +130,15 @@ impl Peers {
     where
         F: Future<Output = Result<tonic::Response<T>, Status>>,
     {
-        let reply = self.over(node, addr, limit, |channel, _| call(channel)).await?;
+        let reply = self.over(Way::Other, (node, addr), limit, |channel, _| call(channel)).await?;
         Ok(reply.into_inner())
     }
 
     /// Does something over a manager's connection.
     async fn over<T, F>(
         &self,
-        node: &str,
-        addr: &str,
+        way: Way,
+        (node, addr): (&str, &str),
         limit: Duration,
         call: impl FnOnce(Channel, Arc<Link>) -> F,
     ) -> Result<T, PeerError>
@@ -134,8 +151,8 @@ impl Peers {
             reason,
         };
         let parsed = addr.parse().map_err(|e| unreachable(format!("{e}")))?;
-        let link = self.link(node, parsed);
-        let channel = link.channel.get_or_try_init(|| self.connect(node, parsed)).await;
+        let link = self.link(way, node, parsed);
+        let channel = link.channel.get_or_try_init(|| self.connect(way, node, parsed)).await;
         let channel = channel.map_err(unreachable)?.clone();
         let lost = |reason: String| {
             self.drop_link(node, &link);
@@ -160,26 +177,34 @@ impl Peers {
 
     /// Whether the manager answers at this address with its certificate.
     pub(crate) async fn dial(&self, node: &str, addr: SocketAddr) -> Result<(), String> {
-        self.connect(node, addr).await.map(drop)
+        self.connect(Way::Other, node, addr).await.map(drop)
     }
 
-    async fn connect(&self, node: &str, addr: SocketAddr) -> Result<Channel, String> {
+    async fn connect(&self, way: Way, node: &str, addr: SocketAddr) -> Result<Channel, String> {
         let own = self.credentials.borrow().clone();
-        let tls = peer_config(&own, node).map_err(|e| e.to_string())?;
-        connect_within(CONNECT_WAIT, Some(CLIENT_PATIENCE), addr, tls)
-            .await
-            .map_err(|e| e.to_string())
+        let tls = match way {
+            Way::Log => lane_config(&own, node),
+            Way::Other => peer_config(&own, node),
+        };
+        let tls = tls.map_err(|e| e.to_string())?;
+        let connecting = connect_within(CONNECT_WAIT, Some(CLIENT_PATIENCE), addr, tls);
+        let connected = match way {
+            // Its tasks are where it is made, whoever asks first.
+            Way::Log => self.runtime.spawn(connecting).await.map_err(|e| e.to_string())?,
+            Way::Other => connecting.await,
+        };
+        connected.map_err(|e| e.to_string())
     }
 
-    fn link(&self, node: &str, addr: SocketAddr) -> Arc<Link> {
+    fn link(&self, way: Way, node: &str, addr: SocketAddr) -> Arc<Link> {
         let mut known = self.known();
         let peer = known.entry(node.to_owned()).or_default();
-        match &peer.link {
+        match peer.links.get(&way) {
             Some(link) if link.addr == addr => link.clone(),
             _ => {
-                let link =
-                    Arc::new(Link { addr, channel: OnceCell::new(), appends: Appends::default() });
-                peer.link = Some(link.clone());
+                let (channel, appends) = (OnceCell::new(), Appends::default());
+                let link = Arc::new(Link { way, addr, channel, appends });
+                peer.links.insert(way, link.clone());
                 link
             }
         }
@@ -188,9 +213,9 @@ impl Peers {
     /// The next call connects anew.
     fn drop_link(&self, node: &str, broken: &Arc<Link>) {
         if let Some(peer) = self.known().get_mut(node)
-            && peer.link.as_ref().is_some_and(|link| Arc::ptr_eq(link, broken))
+            && peer.links.get(&broken.way).is_some_and(|link| Arc::ptr_eq(link, broken))
         {
-            peer.link = None;
+            peer.links.remove(&broken.way);
         }
     }
 }
@@ -215,11 +240,11 @@ impl Transport for Peers {
             _ => request,
         };
         let request = RaftRequest { kind: call.as_str().to_owned(), body: request };
-        let reply = Peers::call(self, node_id, addr, CALL_WAIT, |channel| async {
+        let reply = self.over(Way::Log, (node_id, addr), CALL_WAIT, |channel, _| async {
             let client = RaftClient::new(channel).max_decoding_message_size(MAX_RAFT_MESSAGE);
             client.max_encoding_message_size(MAX_RAFT_MESSAGE).call(request).await
         });
-        Ok(reply.await.map_err(not_carried)?.body)
+        Ok(reply.await.map_err(not_carried)?.into_inner().body)
     }
 }
 
@@ -230,7 +255,7 @@ impl Peers {
         addr: &str,
         body: Vec<u8>,
     ) -> Result<Appended, TransportError> {
-        let appended = self.over(node, addr, CALL_WAIT, |channel, link| async move {
+        let appended = self.over(Way::Log, (node, addr), CALL_WAIT, |channel, link| async move {
             link.appends.call(channel, body).await
         });
         appended.await.map_err(not_carried)

@@ -52,6 +52,8 @@ pub(crate) struct Claims {
     keys: BTreeMap<String, BTreeSet<String>>,
     /// Tasks that have no addresses yet.
     new_tasks: BTreeSet<String>,
+    /// Nodes with a manager's address.
+    managers: BTreeSet<String>,
 }
 
 impl Claims {
@@ -100,12 +102,27 @@ impl Claims {
         &self.addresses
     }
 
+    fn follow_manager(&mut self, old: Option<&Node>, new: Option<&Node>) {
+        let manages = |node: &&Node| node.manager_addr.is_some();
+        if let Some(old) = old.filter(manages) {
+            self.managers.remove(&old.id);
+        }
+        if let Some(new) = new.filter(manages) {
+            self.managers.insert(new.id.clone());
+        }
+    }
+
     pub(crate) fn new_tasks(&self) -> &BTreeSet<String> {
         &self.new_tasks
     }
 
+    pub(crate) fn managers(&self) -> &BTreeSet<String> {
+        &self.managers
+    }
+
     pub(crate) fn follow_node(&mut self, old: Option<&Node>, new: Option<&Node>) {
         self.follow_key(old, new);
+        self.follow_manager(old, new);
         let address = |node: Option<&Node>| node.and_then(|n| n.overlay.address);
         let (old, new) = (address(old), address(new));
         if old == new {

@@ -50,7 +50,7 @@ pub use rows::{
     ALL_NODES, Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, UnreadableRow,
     WrongBase, row_digest,
 };
-pub use state::{ApplyError, Change, MOST_NAMED, Object, ObjectKind, State};
+pub use state::{ApplyError, Change, Frozen, MOST_NAMED, Object, ObjectKind, State};
 pub use task::{
     ContainerStatus, HostPort, MadeBy, PublishedPort, Task, TaskState, TaskStatus, TaskTimes,
 };

@@ -7,6 +7,7 @@ mod stored;
 
 pub use change::{ApplyError, Change, MOST_NAMED};
 pub use object::{Object, ObjectKind};
+pub use stored::Frozen;
 
 use crate::{
     claims::Claims,

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use std::{
     collections::{BTreeMap, btree_map},
     iter::Map,
-    ops::Index,
+    ops::{Bound, Index},
     sync::Arc,
 };
 
@@ -37,6 +37,12 @@ impl Tasks {
     /// Their ids.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.values().map(|task| task.id.as_str())
+    }
+
+    /// Ids behind one, in order; all without one.
+    pub fn after(&self, id: Option<&str>) -> impl Iterator<Item = &str> {
+        let from = id.map_or(Bound::Unbounded, |id| Bound::Excluded(IdKey::from(id)));
+        self.0.range((from, Bound::Unbounded)).map(|(_, task)| task.id.as_str())
     }
 
     /// How many there are.

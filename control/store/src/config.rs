@@ -2,6 +2,7 @@
 
 use crate::{error::StoreError, keys::Keys, types::ManagerId};
 use std::path::PathBuf;
+use tokio::runtime::Handle;
 
 /// Where the store is and whose it is.
 #[derive(Clone, Debug)]
@@ -16,6 +17,9 @@ pub struct StoreConfig {
     pub snapshot_interval: u64,
     /// Log entries kept behind a snapshot, while the cluster's specification does not say.
     pub snapshot_keep: u64,
+    /// The runtime that runs the store's tasks, if it is not its caller's: what managers say to each other does not
+    /// wait behind other work there.
+    pub runtime: Option<Handle>,
 }
 
 impl StoreConfig {
@@ -30,6 +34,7 @@ impl StoreConfig {
             node_id: node_id.into(),
             snapshot_interval: 10_000,
             snapshot_keep: 500,
+            runtime: None,
         }
     }
 

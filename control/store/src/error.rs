@@ -223,6 +223,11 @@ pub enum DiskError {
          and join the swarm anew"
     )]
     Panic(String),
+    /// The system gives no thread.
+    #[error(
+        "no thread for the store: is the limit of processes or of the control group's pids reached?"
+    )]
+    Thread(#[source] std::io::Error),
     /// The program is ending.
     #[error("the program is ending")]
     Ending,

@@ -2,9 +2,10 @@
 
 use crate::{
     bugs::{self, Bug},
+    compaction::AskedPace,
     disk::Disk,
     error::{DiskError, any},
-    outside::{self, blocking},
+    outside::{self, background, blocking},
     types::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, Types},
     writer::Written,
 };
@@ -12,10 +13,10 @@ use openraft::{
     AnyError, EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot, StorageIOError,
     storage::RaftStateMachine,
 };
-use shoal_model::{ApplyError, State};
+use shoal_model::{ApplyError, Frozen, State};
 use std::{
     io::{self, BufReader, Cursor},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 use tokio::sync::watch;
 
@@ -26,9 +27,22 @@ const LEVEL: i32 = 1;
 pub(crate) struct Replica {
     state: RwLock<State>,
     version: watch::Sender<u64>,
+    /// What the state says of it; apart, so that who minds it need not wait for somebody who reads the state.
+    asked: Mutex<AskedPace>,
 }
 
 impl Replica {
+    fn new(state: State) -> Replica {
+        let version = watch::Sender::new(state.version);
+        let asked = Mutex::new(AskedPace::of(&state));
+        Replica { state: RwLock::new(state), version, asked }
+    }
+
+    /// When snapshots are made, as the cluster's specification says.
+    pub(crate) fn asked_pace(&self) -> AskedPace {
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn read<R>(&self, f: impl FnOnce(&State) -> R) -> R {
         // A panic while applying has stopped the store; what is there can still be read.
         f(&self.state.read().unwrap_or_else(PoisonError::into_inner))
@@ -41,8 +55,9 @@ impl Replica {
     fn write<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let result = f(&mut state);
-        let version = state.version;
+        let (version, asked) = (state.version, AskedPace::of(&state));
         drop(state);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
         self.version.send_if_modified(|v| std::mem::replace(v, version) != version);
         result
     }
@@ -67,8 +82,7 @@ impl Machine {
         })
         .await??;
         outside::installed(&disk, meta.last_log_id);
-        let version = watch::Sender::new(state.version);
-        let replica = Arc::new(Replica { state: RwLock::new(state), version });
+        let replica = Arc::new(Replica::new(state));
         let (applied, membership) = (meta.last_log_id, meta.last_membership);
         Ok(Machine { disk, written, replica, applied, membership })
     }
@@ -136,6 +150,9 @@ impl RaftStateMachine<Types> for Machine {
 
     async fn get_snapshot_builder(&mut self) -> Builder {
         let applied = self.applied;
+        // Nothing is applied meanwhile, and nobody else waits for it.
+        let replica = self.replica.clone();
+        let state = blocking(move || replica.read(State::freeze)).await;
         let id = applied.as_ref().map_or_else(|| "0".to_owned(), |id| id.index.to_string());
         Builder {
             disk: self.disk.clone(),
@@ -144,7 +161,7 @@ impl RaftStateMachine<Types> for Machine {
                 last_membership: self.membership.clone(),
                 snapshot_id: id,
             },
-            state: Arc::new(self.replica.read(State::clone)),
+            state: Some(state),
         }
     }
 
@@ -188,14 +205,16 @@ impl RaftStateMachine<Types> for Machine {
 pub(crate) struct Builder {
     disk: Arc<Disk>,
     meta: SnapshotMeta,
-    state: Arc<State>,
+    /// Until it is written: it may be large, and goes where it was written.
+    state: Option<Result<Frozen, DiskError>>,
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError> {
-        let (disk, meta, state) = (self.disk.clone(), self.meta.clone(), self.state.clone());
-        let data = blocking(move || {
-            let data = encode(&state)?;
+        let (disk, meta, state) = (self.disk.clone(), self.meta.clone(), self.state.take());
+        let data = background(move || {
+            // openraft asks a builder for one snapshot.
+            let data = encode(&state.unwrap_or(Err(DiskError::Ending))?)?;
             disk.save_snapshot(&meta, &data)?;
             Ok::<_, DiskError>(data)
         })
@@ -213,7 +232,7 @@ fn write_error(meta: &SnapshotMeta, e: &DiskError) -> StorageError {
 
 /// A snapshot: the state as JSON, compressed. JSON because managers of different versions must both be
 /// able to read it, and compressed because JSON shrinks to a tenth.
-fn encode(state: &State) -> Result<Vec<u8>, DiskError> {
+fn encode(state: &Frozen) -> Result<Vec<u8>, DiskError> {
     let compressed = || -> io::Result<Vec<u8>> {
         let mut out = zstd::Encoder::new(Vec::new(), LEVEL)?;
         out.include_checksum(true)?;

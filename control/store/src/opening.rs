@@ -5,7 +5,7 @@ use crate::{
     compaction::{self, Pace},
     disk::Disk,
     elector::{self, Elector},
-    error::StoreError,
+    error::{DiskError, StoreError},
     leadership,
     log::Log,
     machine::Machine,
@@ -19,6 +19,7 @@ use crate::{
 use openraft::{Config, ServerState, SnapshotPolicy};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    panic::resume_unwind,
     path::PathBuf,
     sync::Arc,
 };
@@ -94,6 +95,23 @@ impl Store {
     }
 
     pub(crate) async fn run(
+        config: StoreConfig,
+        transport: Arc<dyn Transport>,
+        disk: Disk,
+    ) -> Result<Store, StoreError> {
+        let runtime = config.runtime.clone();
+        let run = Store::run_here(config, transport, disk);
+        match runtime {
+            Some(runtime) => match runtime.spawn(run).await {
+                Ok(store) => store,
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                Err(_) => Err(DiskError::Ending.into()),
+            },
+            None => run.await,
+        }
+    }
+
+    async fn run_here(
         config: StoreConfig,
         transport: Arc<dyn Transport>,
         disk: Disk,

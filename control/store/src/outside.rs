@@ -15,12 +15,17 @@ use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
+    sync::oneshot,
     task::block_in_place,
 };
+
+/// Nice value of a thread that gives way: a tenth of the time where others want it, too.
+const GIVES_WAY: i32 = 10;
 
 /// Since 1970.
 pub(crate) fn now() -> Duration {
@@ -52,6 +57,26 @@ pub(crate) async fn blocking<R: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result),
         Err(error) if error.is_panic() => Err(panicked(&*error.into_panic())),
+        Err(_) => Err(DiskError::Ending),
+    }
+}
+
+/// Runs long work that nobody waits for, on a thread of its own that gives way to all others of this process.
+pub(crate) async fn background<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, DiskError> {
+    let (done, result) = oneshot::channel();
+    let thread = thread::Builder::new().name("background".to_owned()).spawn(move || {
+        // On Linux this is the thread's own. Where it is not allowed the work is done all the same.
+        if let Err(error) = rustix::process::setpriority_process(None, GIVES_WAY) {
+            tracing::debug!(%error, "cannot lower a thread's priority");
+        }
+        let _ = done.send(catch_unwind(AssertUnwindSafe(work)));
+    });
+    thread.map_err(DiskError::Thread)?;
+    match result.await {
+        Ok(Ok(result)) => Ok(result),
+        Ok(Err(panic)) => Err(panicked(&*panic)),
         Err(_) => Err(DiskError::Ending),
     }
 }

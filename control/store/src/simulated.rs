@@ -100,6 +100,12 @@ pub(crate) async fn blocking<R: Send + 'static>(
     }
 }
 
+pub(crate) async fn background<R: Send + 'static>(
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, DiskError> {
+    blocking(work).await
+}
+
 pub(crate) async fn blocking_here<R: Send + 'static>(
     work: impl FnOnce() -> R + Send + 'static,
 ) -> Result<R, DiskError> {

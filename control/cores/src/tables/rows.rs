@@ -9,7 +9,7 @@ use shoal_model::{
 use std::{collections::BTreeSet, sync::Arc};
 
 impl Tables {
-    pub(super) fn touch_network(&mut self, state: &State, id: &str, anew: bool) {
+    pub(super) fn touch_network(&mut self, state: &State, id: &str) {
         let present = state.networks.get(id);
         let row = present.map(network).map(Row::Network);
         let known = self.networks.get(id).map(|n| &n.shelf);
@@ -23,7 +23,7 @@ impl Tables {
             }
         }
         self.sweep_network(id);
-        if anew || !known {
+        if !known {
             return; // all tasks on it are looked at anyway
         }
         // Networks seldom change once they are made.
@@ -94,7 +94,9 @@ impl Tables {
         let known = self.services.entry(id.to_owned()).or_default();
         if told.as_ref() != Some(&known.told) {
             known.told = told.unwrap_or_default();
-            tasks.extend(state.tasks_of_service(id).map(|task| task.id.clone()));
+            // Those that have not been looked at yet will be.
+            let known = state.tasks_of_service(id).filter(|task| self.tasks.contains_key(&task.id));
+            tasks.extend(known.map(|task| task.id.clone()));
         }
         self.service_rows(present, id);
     }

@@ -57,11 +57,11 @@ pub struct Delta {
 }
 
 impl Tables {
-    /// What a node is to be told now; `None` when it knows all, or is not in the cluster. It counts
+    /// What a node is to be told now; `None` when it knows all, is not in the cluster, or the tables are not complete. It counts
     /// as told. `state` is where the node's own tasks are read: the one followed last, or a later one
     /// (which says of them what the node is told anyway, a moment later).
     pub fn difference(&self, state: &State, to: &mut Subscriber) -> Option<Delta> {
-        if to.base.map(|base| base.max(to.seen)) == Some(self.version) {
+        if !self.is_complete() || to.base.map(|base| base.max(to.seen)) == Some(self.version) {
             return None;
         }
         let present = |n: &&OfNode| n.shelf.version_of(&RowKey::Node).is_some();

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    Revision,
+    Drains, Revision,
     assignment::{alive, assignment},
     testing::World,
 };
@@ -269,17 +269,77 @@ proptest! {
         // Tables made anew from the same state say the same.
         let mut anew = Tables::default();
         anew.update(&world.state);
-        for node in NODES {
-            let mut agent = Agent::new(node);
-            agent.hear(&anew, &world.state);
-            assert_same(&agent, &world.state, node);
-            let counted = |t: &Tables| t.nodes.get(node).map(|n| (n.joined.clone(), n.needs.clone()));
-            prop_assert_eq!(counted(&anew), counted(&tables));
-        }
-        prop_assert_eq!(&anew.tasks, &tables.tasks);
-        let shelves = |t: &Tables| t.networks.keys().cloned().collect::<Vec<_>>();
-        prop_assert_eq!(shelves(&anew), shelves(&tables));
+        assert_equal(&anew, &tables, &world.state);
     }
+
+    #[test]
+    fn tables_read_a_little_at_a_time_while_the_state_changes_are_those_read_at_once(
+        before in prop::collection::vec(event(), 0..40),
+        during in prop::collection::vec((event(), 1..4_usize), 0..40),
+        after in prop::collection::vec(event(), 0..10),
+    ) {
+        let mut world = world();
+        before.iter().for_each(|event| happen(&mut world, event));
+        let (mut tables, mut drains) = (Tables::default(), Drains::default());
+        let mut told = 0;
+        for (event, most) in &during {
+            let touched = tables.follow(&world.state, *most);
+            drains.follow(&world.state, &tables, &touched);
+            let mut node = Subscriber::new(NODES[0]);
+            if tables.is_complete() {
+                told += usize::from(touched.all);
+            } else {
+                prop_assert_eq!(&touched, &Touched::default());
+                prop_assert_eq!(tables.difference(&world.state, &mut node), None);
+            }
+            happen(&mut world, event);
+        }
+        loop {
+            let touched = tables.follow(&world.state, 2);
+            drains.follow(&world.state, &tables, &touched);
+            told += usize::from(touched.all);
+            if tables.is_complete() {
+                break;
+            }
+        }
+        prop_assert!(told > 0, "it was never said that all was looked at");
+        for event in &after {
+            happen(&mut world, event);
+            let touched = tables.update(&world.state);
+            drains.follow(&world.state, &tables, &touched);
+        }
+        let mut anew = Tables::default();
+        let touched = anew.update(&world.state);
+        assert_equal(&anew, &tables, &world.state);
+        let mut drained = Drains::default();
+        drained.follow(&world.state, &anew, &touched);
+        for task in world.state.tasks.keys() {
+            let draining = |drains: &Drains| drains.waits_for(task).is_some();
+            prop_assert_eq!(draining(&drains), draining(&drained), "{}", task);
+        }
+    }
+}
+
+/// Tables made in two ways from one state.
+fn assert_equal(anew: &Tables, tables: &Tables, state: &State) {
+    for node in NODES {
+        for tables in [anew, tables] {
+            let mut agent = Agent::new(node);
+            agent.hear(tables, state);
+            assert_same(&agent, state, node);
+        }
+        let counted = |t: &Tables| {
+            let of_node = t.nodes.get(node);
+            of_node.map(|n| (n.joined.clone(), n.needs.clone(), n.heard_on.clone(), n.down))
+        };
+        assert_eq!(counted(anew), counted(tables));
+    }
+    assert_eq!(anew.tasks, tables.tasks);
+    let shelves = |t: &Tables| {
+        let of_network = |(id, n): (&String, &OfNetwork)| (id.clone(), n.nodes.clone());
+        t.networks.iter().map(of_network).collect::<Vec<_>>()
+    };
+    assert_eq!(shelves(anew), shelves(tables));
 }
 
 #[test]
@@ -454,8 +514,7 @@ fn who_is_too_far_behind_gets_the_whole() {
     // A state read from a snapshot does not know what was touched.
     world.scale("web", 4);
     world.state = world.state.clone();
-    let touched = tables.update(&world.state);
-    assert_eq!(touched.tasks.len(), world.state.tasks.len());
+    assert!(tables.update(&world.state).all);
     let delta = tables.difference(&world.state, &mut agent.subscriber.clone()).unwrap();
     assert_eq!(delta.base, None);
     agent.hear(&tables, &world.state);

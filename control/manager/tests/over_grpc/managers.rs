@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "where a test cannot be set up it fails")]
 
 use crate::support::*;
-use shoal_identity::{NodeCertificate, client_config, connect, peer_config};
+use shoal_identity::{NodeCertificate, client_config, connect, lane_config};
 use shoal_manager::{InitRequest, Manager, ManagerConfig};
 use shoal_model::{ErrorKind, NodeState, Role, Rotations, docker};
 use shoal_rpc::{
@@ -191,7 +191,7 @@ async fn demotion_takes_the_vote_first_and_never_the_last_or_the_deciding_one() 
     let refused = first.control().remove_node(&id, true).await.unwrap_err();
     assert!(refused.message.contains("must be demoted to worker before removal"), "{refused}");
     // It has a stream of log entries open, on which it is listened to.
-    let tls = peer_config(&third.certificate(), first.node_id()).unwrap();
+    let tls = lane_config(&third.certificate(), first.node_id()).unwrap();
     let channel = connect(first.listening(), tls).await.unwrap();
     let (entries, waiting) = mpsc::channel(1);
     let stream = RaftClient::new(channel).appends(ReceiverStream::new(waiting)).await.unwrap();
@@ -207,7 +207,7 @@ async fn demotion_takes_the_vote_first_and_never_the_last_or_the_deciding_one() 
     until(first, "its address is gone", |s| s.nodes[&id].manager_addr.is_none()).await;
 
     // Its certificate still says manager, but nobody listens to it as one.
-    let tls = peer_config(&third.certificate(), first.node_id()).unwrap();
+    let tls = lane_config(&third.certificate(), first.node_id()).unwrap();
     let channel = connect(first.listening(), tls).await.unwrap();
     let vote = RaftRequest { kind: "vote".to_owned(), body: Vec::new() };
     let refused = RaftClient::new(channel).call(vote).await.unwrap_err();

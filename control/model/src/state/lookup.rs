@@ -8,7 +8,7 @@ use crate::{
     index::Waiting,
     key::IdKey,
     load::Load,
-    objects::{Network, Service},
+    objects::{Network, Node, Service},
     task::Task,
 };
 use std::{
@@ -31,6 +31,11 @@ impl State {
             ObjectKind::Secret => self.secrets.get(id).map(|o| o.meta.version),
             ObjectKind::Config => self.configs.get(id).map(|o| o.meta.version),
         }
+    }
+
+    /// Nodes that other nodes may turn to as managers, by id: those that have an address for it.
+    pub fn managers(&self) -> impl Iterator<Item = &Node> {
+        self.claims.managers().iter().filter_map(|id| self.nodes.get(id))
     }
 
     /// All secrets or all configs, by id.

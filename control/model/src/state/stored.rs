@@ -12,8 +12,37 @@ use crate::{
     templates::shared_tasks,
     time::Timestamp,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
+
+/// A copy of a state that can be written out and nothing else: without what is derived, which is the larger part, and
+/// sharing its tasks.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub struct Frozen(State);
+
+impl State {
+    /// What would be written out now.
+    pub fn freeze(&self) -> Frozen {
+        Frozen(State {
+            version: self.version,
+            cluster: self.cluster.clone(),
+            nodes: self.nodes.clone(),
+            networks: self.networks.clone(),
+            services: self.services.clone(),
+            tasks: self.tasks.clone(),
+            secrets: self.secrets.clone(),
+            configs: self.configs.clone(),
+            failures: self.failures.clone(),
+            latest: self.latest,
+            index: Index::default(),
+            claims: Claims::default(),
+            room: Room::default(),
+            fleet: Room::default(),
+            journal: Journal::default(),
+        })
+    }
+}
 
 /// [`State`] as it is written out.
 #[derive(Deserialize)]

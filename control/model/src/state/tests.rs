@@ -52,6 +52,7 @@ fn tasks_of_one_template_share_their_specification_however_they_came() {
     assert!(!shares(&state, "a", "c"));
     assert_eq!(*state.tasks["d"].spec, *task("d", 1, "z").spec, "one that differs keeps its own");
     let written = serde_json::to_string(&state).unwrap();
+    assert_eq!(serde_json::to_string(&state.freeze()).unwrap(), written);
     let read: State = serde_json::from_str(&written).unwrap();
     assert_eq!(read, state);
     assert!(shares(&read, "a", "b"));
