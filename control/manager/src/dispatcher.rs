@@ -212,6 +212,8 @@ impl Talk {
 
     /// Until the agent is gone, the session is ended, or the node is removed.
     async fn talk(&mut self, incoming: &mut Streaming<AgentMessage>) -> Result<(), Status> {
+        // It beats from when it is told how often. What its networks are may still have to be read.
+        self.check()?;
         // The board may not have seen yet that the node is here.
         let registered = self.inner.store.read(|state| state.version);
         let mut versions = self.inner.board.versions();
@@ -240,7 +242,6 @@ impl Talk {
                     if !reached {
                         return Err(stopping());
                     }
-                    self.check()?;
                     (seen, behind) = (true, true);
                 }
                 () = news.notified(), if seen => {
