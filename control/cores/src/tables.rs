@@ -17,7 +17,9 @@ use recent::Recent;
 pub use shelf::{PACK, Written};
 use shelf::{Shelf, write};
 use shoal_model::{
-    ALL_NODES, DependencyKind, ObjectKind, PeerRow, Row, RowKey, State, docker::TaskSpec,
+    ALL_NODES, DependencyKind, ObjectKind, PeerRow, Row, RowKey, State,
+    bugs::{self, Bug},
+    docker::TaskSpec,
 };
 use std::{
     borrow::Borrow,
@@ -224,7 +226,10 @@ impl Tables {
         let mut changed = Changed::default();
         for (kind, id) in changes {
             // What has its turn in the backlog yet is left to it.
-            if self.backlog.as_ref().is_none_or(|backlog| backlog.has_begun(kind)) {
+            let has_begun = |backlog: &Backlog| {
+                backlog.has_begun(kind) && !bugs::active(Bug::OverlookWhileReading)
+            };
+            if self.backlog.as_ref().is_none_or(has_begun) {
                 changed.note(kind, id);
             }
         }

@@ -109,6 +109,8 @@ bugs! {
     /// A peer is taken from the nodes of a network with its first task there that ends, though a second is
     /// heard of.
     TakeSharedPeer,
+    /// What changes while a new leader reads its tables is not looked at again.
+    OverlookWhileReading,
     /// A node is told of secrets that tasks of other nodes use.
     TellAllSecrets,
     /// A node is told of a secret for as long as there is one, though the last task there that used it

@@ -33,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) republishes: bool,
     /// Whether hosts that hold no log are promoted and demoted; in some seeds.
     pub(crate) roles: bool,
+    /// Objects a new leader reads at a time before there are tables to tell; all at once in most seeds.
+    pub(crate) reading: usize,
     /// Certificates of nodes; `None` in most seeds: then everybody believes everybody.
     pub(crate) certificates: Option<Certificates>,
     /// Prefix length of networks: small ones run out of addresses.
@@ -140,6 +142,10 @@ impl Certificates {
     }
 }
 
+fn reading(seed: u64) -> usize {
+    later(seed, 0x7ab1_e500).map_or(usize::MAX, |mut dice| dice.index(8) + 1)
+}
+
 /// The one kind of generic resource there is.
 pub(crate) const KIND: &str = "gpu";
 
@@ -218,6 +224,7 @@ impl Config {
             dependencies: Dependencies::of(seed),
             republishes: seed & FORMER == 0 && later(seed, 0x9047_5000).is_some(),
             roles: seed & FORMER == 0 && later(seed, 0x401e_5000).is_some(),
+            reading: reading(seed),
             certificates: Certificates::of(seed),
             subnet_size: if dice.chance(300) { 28 } else { 24 },
             history: [5, 5, 2, 1, 0][dice.index(5)],

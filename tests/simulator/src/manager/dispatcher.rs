@@ -233,8 +233,12 @@ impl World {
     }
 
     fn follow_state(&mut self, m: usize) {
+        let most = self.config.reading;
         if let Some(lead) = &mut self.leads[m] {
-            lead.tables.update(&self.peers[m].state);
+            lead.tables.follow(&self.peers[m].state, most);
+            if !lead.tables.is_complete() {
+                self.tell_soon(m);
+            }
         }
     }
 

@@ -296,7 +296,7 @@ impl World {
     }
 
     /// Changes that come together are answered together.
-    fn tell_soon(&mut self, m: usize) {
+    pub(super) fn tell_soon(&mut self, m: usize) {
         let Some(lead) = &mut self.leads[m] else { return };
         if !std::mem::replace(&mut lead.telling, true) {
             let event = Event::Tell { m, lead: lead.id };
