@@ -1,10 +1,13 @@
 //! gRPC over TLS between nodes.
 
+mod authorized;
 mod client;
+mod door;
 mod server;
 
 pub use client::{CLIENT_PATIENCE, connect, connect_within, fetch_root};
-pub use server::{Lane, MAX_CONNECTIONS, serve};
+pub use door::MAX_CONNECTIONS;
+pub use server::{Lane, serve};
 
 use rustls::{AlertDescription, CertificateError, OtherError};
 use std::{error::Error, io, time::Duration};

@@ -10,7 +10,8 @@
 //!   off and returns therefore costs nobody the lead.
 //! - leads. Every [`HEARTBEAT`] openraft is told to send a sign of life. While it does not answer,
 //!   because its disk is slow, this task sends one by itself ([`RaftCall::Alive`]), but no longer than
-//!   [`STALL`]: a leader whose disk hangs must lose the lead.
+//!   [`STALL`]: a leader whose disk hangs must lose the lead. So it does to those that do not answer because their
+//!   own disk is slow, who say so, but no longer than that either: with most disks hanging nobody leads.
 
 use crate::{
     leadership::Metrics,
@@ -22,10 +23,14 @@ use crate::{
 };
 use openraft::ServerState;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 use tokio::{
     sync::watch,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{Instant, MissedTickBehavior},
 };
 
@@ -102,6 +107,13 @@ impl Timer {
         let pause = Duration::from_millis(50) + Duration::from_millis(250).mul_f64(random);
         (self.from, self.patience) = (now, pause);
     }
+}
+
+/// Signs of life on their way, one to each.
+#[derive(Default)]
+struct Signs {
+    calls: JoinSet<()>,
+    last: BTreeMap<ManagerId, AbortHandle>,
 }
 
 pub(crate) struct Elector {
@@ -201,7 +213,7 @@ impl Elector {
                 && metrics.state == ServerState::Leader
                 && metrics.vote == vote
         };
-        let mut alive = JoinSet::new();
+        let mut alive = Signs::default();
         while leads(&metrics) && metrics.has_changed().is_ok() {
             let told = waiting.get_or_insert_with(|| Box::pin(self.tell()));
             tokio::select! {
@@ -211,29 +223,40 @@ impl Elector {
                         return;
                     }
                     answered = Instant::now();
+                    // Its answers wait for the others' disks.
+                    self.live(&mut alive, vote, |id| self.network.contacts.within(id, 2 * HEARTBEAT));
                     beat.tick().await;
                 }
                 _ = beat.tick() => {
-                    let stalled = answered.elapsed();
-                    if stalled > STALL || self.network.contacts.silent.load(Ordering::Relaxed) {
-                        continue;
-                    }
-                    alive.abort_all();
-                    while alive.try_join_next().is_some() {}
-                    let members = metrics.borrow().membership_config.clone();
-                    for (id, peer) in members.membership().nodes() {
-                        if *id == vote.leader_id.node_id {
-                            continue;
-                        }
-                        let (network, id, addr) = (self.network.clone(), *id, peer.addr.clone());
-                        let Ok(request) = wire::encode(&Alive { vote }) else { continue };
-                        alive.spawn(async move {
-                            let call = network.call(id, &addr, RaftCall::Alive, request);
-                            drop(tokio::time::timeout(LEASE, call).await);
-                        });
+                    if answered.elapsed() <= STALL {
+                        self.live(&mut alive, vote, |_| false);
                     }
                 }
             }
+        }
+    }
+
+    /// Says to the others by itself that this leader lives, except to those that need not hear it: openraft waits
+    /// for this manager's disk, or for theirs.
+    fn live(&self, alive: &mut Signs, vote: Vote, need_not: impl Fn(ManagerId) -> bool) {
+        let network = &self.network;
+        if network.contacts.silent.load(Ordering::Relaxed) || network.written.hangs(STALL) {
+            return;
+        }
+        while alive.calls.try_join_next().is_some() {}
+        let members = self.raft.metrics().borrow().membership_config.clone();
+        for (id, peer) in members.membership().nodes() {
+            let (network, id, addr) = (network.clone(), *id, peer.addr.clone());
+            let under_way = alive.last.get(&id).is_some_and(|call| !call.is_finished());
+            if id == vote.leader_id.node_id || under_way || need_not(id) {
+                continue;
+            }
+            let Ok(request) = wire::encode(&Alive { vote }) else { continue };
+            let call = alive.calls.spawn(async move {
+                let call = network.call(id, &addr, RaftCall::Alive, request);
+                drop(tokio::time::timeout(LEASE, call).await);
+            });
+            alive.last.insert(id, call);
         }
     }
 

@@ -119,11 +119,23 @@ pub(crate) async fn while_leading<R, E: Into<StoreError>>(
     }
 }
 
+/// Whether more than half of the voters, this manager among them, have been heard.
+fn majority(metrics: &Metrics, heard: impl Fn(ManagerId) -> bool) -> bool {
+    let configs = metrics.membership_config.membership().get_joint_config();
+    configs.iter().all(|voters| {
+        let there = voters.iter().filter(|id| **id == metrics.id || heard(**id)).count();
+        2 * there > voters.len()
+    })
+}
+
 fn judge(metrics: &Metrics, heard: impl Fn(ManagerId) -> bool) -> Leadership {
     let term = metrics.current_term;
     let leads = metrics.state == ServerState::Leader;
-    let quorum =
+    let acknowledged =
         metrics.millis_since_quorum_ack.is_some_and(|age| u128::from(age) <= SILENCE.as_millis());
+    // Those whose disks are slow acknowledge nothing meanwhile, and say that they are there. Had another been elected
+    // they would not.
+    let quorum = acknowledged || leads && majority(metrics, &heard);
     let leader = metrics.current_leader.filter(|leader| match *leader == metrics.id {
         true => leads && quorum,
         false => heard(*leader),

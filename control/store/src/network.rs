@@ -54,6 +54,8 @@ pub(crate) struct Contacts {
     leader: Mutex<Option<Instant>>,
     /// Calls of the leader that are being worked on; as long as there is one it is not lost.
     working: AtomicUsize,
+    /// Since when none of them was done.
+    working_since: Mutex<Option<Instant>>,
     /// This manager leads and keeps silent, because another shall lead.
     pub(crate) silent: AtomicBool,
 }
@@ -74,7 +76,19 @@ impl Contacts {
     /// The leader calls; it counts as heard of until the guard is dropped.
     pub(crate) fn leader_calls(&self, id: ManagerId) -> LeaderCall<'_> {
         self.working.fetch_add(1, Ordering::Relaxed);
+        lock(&self.working_since).get_or_insert_with(Instant::now);
         LeaderCall { contacts: self, id }
+    }
+
+    /// The leader says that it is there.
+    pub(crate) fn leader_lives(&self, id: ManagerId) {
+        self.heard(id);
+        *lock(&self.leader) = Some(Instant::now());
+    }
+
+    /// Whether nothing that the leader wants has been done for longer than this: the disk hangs.
+    pub(crate) fn hangs(&self, longer_than: Duration) -> bool {
+        lock(&self.working_since).is_some_and(|since| since.elapsed() > longer_than)
     }
 
     pub(crate) fn leader_heard(&self) -> Option<Instant> {
@@ -93,9 +107,10 @@ pub(crate) struct LeaderCall<'a> {
 
 impl Drop for LeaderCall<'_> {
     fn drop(&mut self) {
-        self.contacts.heard(self.id);
-        *lock(&self.contacts.leader) = Some(Instant::now());
-        self.contacts.working.fetch_sub(1, Ordering::Relaxed);
+        self.contacts.leader_lives(self.id);
+        let mut since = lock(&self.contacts.working_since);
+        let last = self.contacts.working.fetch_sub(1, Ordering::Relaxed) == 1;
+        *since = (!last).then(Instant::now);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Store,
-    elector::{Alive, Ask, would_vote},
+    elector::{Alive, Ask, STALL, would_vote},
     error::StoreError,
     handover::TakeOver,
     transport::RaftCall,
@@ -53,10 +53,14 @@ impl Store {
                 let Alive { vote } = caller.decode(request)?;
                 let id = caller.check(&vote)?;
                 // openraft itself has not heard of it: only a leader it knows counts.
-                if vote == self.raft().metrics().borrow().vote {
-                    drop(self.contacts().leader_calls(id));
+                if vote != self.raft().metrics().borrow().vote {
+                    return Err(caller.refuse("it is not the leader this manager knows".to_owned()));
                 }
-                caller.encode(&())
+                self.contacts().leader_lives(id);
+                match self.contacts().hangs(STALL) {
+                    true => Err(caller.refuse("the disk of this manager hangs".to_owned())),
+                    false => caller.encode(&()),
+                }
             }
             RaftCall::TakeOver => {
                 let TakeOver { vote } = caller.decode(request)?;

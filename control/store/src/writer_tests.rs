@@ -5,6 +5,7 @@ use crate::{
     cluster_tests::{Cluster, LONG, addr},
     disk::Disk,
     fault_tests::{FILES, Faulty, Plan},
+    leadership::SILENCE,
     tests::put,
 };
 use std::{
@@ -15,7 +16,7 @@ use std::{
 };
 use tokio::{
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -125,6 +126,47 @@ async fn a_leader_whose_disk_hangs_loses_the_lead() {
     disks.cluster.write("after").await;
     // The others had it; whoever leads has kept it.
     disks.cluster.settled(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_keeps_the_lead_while_the_disks_of_the_others_are_slow_but_not_when_they_hang() {
+    let disks = Disks::new().await;
+    disks.cluster.write("before").await;
+    let leader = disks.cluster.leader().await;
+    let (term, ours) = (leader.leadership().borrow().term, leader.leadership());
+    let hold = |hold| {
+        for name in NAMES.into_iter().filter(|name| *name != leader.node_id()) {
+            disks.plans[name].hold.store(hold, Ordering::SeqCst);
+        }
+    };
+    let leads = || ours.borrow().ours && ours.borrow().term == term;
+    hold(true);
+    let (proposer, change) = (leader.clone(), put("slow", 0, ""));
+    let proposed = tokio::spawn(async move { proposer.propose(vec![change]).await.is_ok() });
+    // Twice as long as a leader may be without an answer.
+    let held = Instant::now();
+    while held.elapsed() < 2 * SILENCE {
+        assert!(leads(), "lost after {:?}", held.elapsed());
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(!proposed.is_finished(), "one disk of three is not enough");
+    hold(false);
+    assert!(timeout(LONG, proposed).await.unwrap().unwrap(), "acknowledged once they have it");
+    assert!(leads());
+    disks.cluster.settled(2).await;
+
+    hold(true);
+    let (proposer, change) = (leader.clone(), put("hung", 0, ""));
+    let proposed = tokio::spawn(async move { proposer.propose(vec![change]).await.is_ok() });
+    let lost = async {
+        while leads() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(LONG, lost).await.expect("nobody leads without a majority that can write");
+    hold(false);
+    drop(timeout(LONG, proposed).await.unwrap());
+    disks.cluster.write("after").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -54,7 +54,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::TellAllNetworks, &["needed"], 60),
     Proof(Bug::TellAllPeers, &["needed"], 60),
     Proof(Bug::TakeSharedPeer, &["tables"], 60),
-    Proof(Bug::OverlookWhileReading, &["tables", "backends", "convergence"], 60),
+    Proof(Bug::OverlookWhileReading, &["tables", "backends", "convergence"], 250),
     Proof(Bug::TellAllSecrets, &["secrets"], 60),
     Proof(Bug::KeepSecret, &["secrets"], 60),
     Proof(Bug::TakeSharedSecret, &["secrets", "held"], 60),

@@ -3,7 +3,7 @@
 //! A new leader reads everything, and a million tasks take half a minute: meanwhile it has to take proposals and sessions.
 //! What changes behind the place that has been reached is looked at like any other change, what changes before it when
 //! the place comes there.
-use super::Changed;
+use super::follow::Changed;
 use shoal_model::{ObjectKind, State};
 use std::{
     collections::BTreeMap,
