@@ -41,13 +41,13 @@ impl Drains {
     /// Follows the state, after the tables did.
     pub fn follow(&mut self, state: &State, tables: &Tables, touched: &Touched) {
         if touched.all {
-            let gone = |id: &&String| !state.tasks.contains_key(id);
-            let gone: Vec<String> = self.tasks.keys().filter(gone).cloned().collect();
-            gone.iter().for_each(|task| self.forget(task));
+            let over = |id: &&String| !state.tasks.get(id).is_some_and(to_stop);
+            let over: Vec<String> = self.tasks.keys().filter(over).cloned().collect();
+            over.iter().for_each(|task| self.forget(task));
             let gone = |id: &&String| !state.nodes.contains_key(*id);
             let gone: Vec<String> = self.waiting.keys().filter(gone).cloned().collect();
             gone.iter().for_each(|node| self.excuse(node));
-            for task in state.tasks.values() {
+            for task in state.tasks.values().filter(|task| to_stop(task)) {
                 self.follow_task(&task.id, Some(task), tables);
             }
             state.nodes.keys().for_each(|id| self.follow_node(state, id));

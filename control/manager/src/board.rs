@@ -8,13 +8,15 @@ use shoal_model::{State, longest_pause};
 use shoal_rpc::{Bearings, Release, manager_message::Kind};
 use std::{
     collections::BTreeMap,
+    panic::resume_unwind,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
     sync::watch,
-    task::yield_now,
-    time::{Instant, sleep_until},
+    task::spawn_blocking,
+    time::{Instant, sleep_until, timeout},
 };
 
 /// Shortest time between two looks at the state: changes that come together are told together, and
@@ -26,13 +28,11 @@ const PACE: Duration = Duration::from_millis(20);
 /// that share a network with a node hear of it with what concerns the network.
 const PACE_PER_NODE: Duration = Duration::from_micros(100);
 
-/// Objects of those that are all to be read that are read at once: some milliseconds of the tables' and the state's
-/// locks.
-const STEP: usize = 100;
+/// Objects of those that are all to be read that are read at once: a millisecond or two of the state's lock.
+const STEP: usize = 50;
 
-/// How long all is read on before other tasks have their turn: as long as they had, within these.
-const SHORTEST: Duration = Duration::from_millis(5);
-const LONGEST: Duration = Duration::from_millis(30);
+/// How often what all nodes are told alike is looked at while all is read.
+const COMMON_PACE: Duration = Duration::from_millis(200);
 
 /// Tasks released in one message.
 const RELEASED_AT_ONCE: usize = 1_000;
@@ -110,11 +110,11 @@ impl Board {
         self.core().tables.difference(state, to)
     }
 
-    /// Follows the state for a step; gives its version and what changed once there is nothing left to read.
+    /// Follows the state; gives its version and what changed. `None`: all of it is to be read first.
     fn follow(&self, inner: &Inner, state: &State) -> Option<(u64, Touched)> {
         let mut core = self.core();
         let Core { tables, drains } = &mut *core;
-        let touched = tables.follow(state, STEP);
+        let touched = tables.follow(state, 1);
         if !tables.is_complete() {
             return None;
         }
@@ -123,6 +123,18 @@ impl Board {
             self.follow_common(inner, state);
         }
         Some((tables.version(), touched))
+    }
+
+    /// Takes tables that were read, brought up to date.
+    fn take(&self, mut tables: Tables, inner: &Inner, state: &State) -> (u64, Touched) {
+        let mut touched = tables.update(state);
+        (touched.all, touched.everybody) = (true, true);
+        let mut core = self.core();
+        core.tables = tables;
+        let Core { tables, drains } = &mut *core;
+        drains.follow(state, tables, &touched);
+        self.follow_common(inner, state);
+        (tables.version(), touched)
     }
 
     fn poll_released(&self) -> BTreeMap<String, Vec<String>> {
@@ -138,7 +150,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     loop {
         let next = Instant::now() + PACE;
         versions.borrow_and_update();
-        let Some((version, touched)) = read_all(&inner).await else { return };
+        let Some((version, touched)) = follow(&inner).await else { return };
         tell_released(&inner);
         inner.board.version.send_replace(version);
         inner.sessions.news_for(&touched.concerned);
@@ -160,25 +172,33 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// Follows the state until there is nothing left to read: at the beginning of a term that is all there is. `None`: the
-/// manager stops.
-async fn read_all(inner: &Inner) -> Option<(u64, Touched)> {
-    let mut turn = SHORTEST;
-    loop {
-        let begun = Instant::now();
-        while begun.elapsed() < turn {
-            let read = inner.store.read(|state| inner.board.follow(inner, state));
-            if read.is_some() {
-                return read;
-            }
+/// Follows the state: a change of it at once, all of it, at the beginning of a term, in a thread that reads a little
+/// at a time, so that other tasks go on. `None`: the manager stops.
+async fn follow(inner: &Arc<Inner>) -> Option<(u64, Touched)> {
+    let followed = inner.store.read(|state| inner.board.follow(inner, state));
+    if followed.is_some() {
+        return followed;
+    }
+    let mut tables = std::mem::take(&mut inner.board.core().tables);
+    let (store, stop) = (inner.store.clone(), inner.stop.clone());
+    let read = spawn_blocking(move || {
+        while !tables.is_complete() && !stop.is_cancelled() {
+            store.read(|state| tables.follow(state, STEP));
         }
-        let paused = Instant::now();
-        yield_now().await;
-        turn = paused.elapsed().clamp(SHORTEST, LONGEST);
-        if inner.stop.is_cancelled() {
-            return None;
+        tables
+    });
+    let mut read = pin!(read);
+    let tables = loop {
+        match timeout(COMMON_PACE, read.as_mut()).await {
+            Ok(Ok(tables)) => break tables,
+            Ok(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
+            Ok(Err(_)) => return None,
+            Err(_) => inner.store.read(|state| inner.board.follow_common(inner, state)),
         }
-        inner.store.read(|state| inner.board.follow_common(inner, state));
+    };
+    match inner.stop.is_cancelled() {
+        true => None,
+        false => Some(inner.store.read(|state| inner.board.take(tables, inner, state))),
     }
 }
 

@@ -5,6 +5,10 @@ use shoal_identity::id;
 use shoal_model::{Change, State, Timestamp};
 use shoal_store::{Store, StoreError};
 use std::time::Duration;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::block_in_place,
+};
 use tokio_util::sync::CancellationToken;
 
 /// Pause after each run: changes that come together are answered together.
@@ -58,6 +62,15 @@ pub(crate) async fn run(store: Store, stop: CancellationToken) {
     }
 }
 
+/// Does what may take long here, and lets another thread take over what else this one has to do, where there may be
+/// another.
+fn beside<R>(work: impl FnOnce() -> R) -> R {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// What a core wants changed at a time.
 type Core<'a> = dyn FnMut(&State, Timestamp) -> Vec<Change> + Send + 'a;
 
@@ -73,7 +86,8 @@ async fn settle(store: &Store, cores: &mut Cores) -> Result<(), StoreError> {
             &mut |state, now| scheduler.schedule(state, now),
         ];
         for core in cores {
-            let changes = store.read(|state| core(state, now));
+            // The first look is one at everything.
+            let changes = beside(|| store.read(|state| core(state, now)));
             if !changes.is_empty() {
                 quiet = false;
                 propose(store, changes).await?;

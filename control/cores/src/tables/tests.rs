@@ -6,7 +6,8 @@ use crate::{
 };
 use proptest::prelude::*;
 use shoal_model::{
-    Availability, Change, Dependency, Difference, Meta, NodeState, Object, Rows, Task, TaskState,
+    Availability, Change, Dependency, Difference, Meta, NodeState, Object, ObjectKind, Rows, State,
+    Task, TaskState,
     docker::{self, EndpointPortConfig, EndpointSpec},
 };
 use std::sync::Arc;
