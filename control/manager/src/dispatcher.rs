@@ -124,6 +124,7 @@ impl Talk {
             }
             refused => refused,
         };
+        self.inner.beats.left(&self.node);
         if let Err(status) = ended {
             tracing::info!(node = self.node, %status, "session ended");
             let _ = self.session.messages.try_send(Err(status)); // the agent may be gone

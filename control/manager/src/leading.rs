@@ -122,9 +122,8 @@ async fn begin(
     }
     let (statuses, reports) = statuses::channel();
     let uptime = clock::Uptime::start();
-    let beats = Beats::new(uptime);
-    let within = time_to_return(nodes.len(), first);
-    nodes.iter().for_each(|id| beats.await_return(id, within));
+    let beats = Beats::new(uptime, time_to_return(nodes.len(), first));
+    nodes.iter().for_each(|id| beats.await_return(id));
     // Nobody is blamed for silence while nobody listened, but the old leader was heard until it fell.
     if let Some(silent) = before.and_then(|id| Some((shared.peers.silence(&id)?, id))) {
         beats.silent_for(&silent.1, silent.0);

@@ -33,11 +33,15 @@ impl Lag {
 pub(crate) struct Beats {
     uptime: Uptime,
     last: Mutex<BTreeMap<String, Timestamp>>,
+    /// Until when nodes come back to a manager that has just begun to lead.
+    back_by: Timestamp,
 }
 
 impl Beats {
-    pub(crate) fn new(uptime: Uptime) -> Beats {
-        Beats { uptime, last: Mutex::default() }
+    /// Nodes come back within this time.
+    pub(crate) fn new(uptime: Uptime, within: Duration) -> Beats {
+        let back_by = uptime.now().after(within);
+        Beats { uptime, last: Mutex::default(), back_by }
     }
 
     /// The node was heard of.
@@ -55,9 +59,16 @@ impl Beats {
         self.put(node, earlier(self.uptime.now(), silence));
     }
 
-    /// The manager has just begun to lead: the node is to come back within this time.
-    pub(crate) fn await_return(&self, node: &str, within: Duration) {
-        self.put(node, self.uptime.now().after(within));
+    /// The manager has just begun to lead: the node is to come back.
+    pub(crate) fn await_return(&self, node: &str) {
+        self.put(node, self.back_by);
+    }
+
+    /// The node's session has ended. While all come back its next attempt may be refused for as long as others'.
+    pub(crate) fn left(&self, node: &str) {
+        if self.uptime.now() < self.back_by {
+            self.put(node, self.back_by);
+        }
     }
 
     fn put(&self, node: &str, at: Timestamp) {
@@ -137,6 +148,23 @@ mod tests {
             lag.note(ms(0));
         }
         assert!(lag.note(ms(0)) < ms(1));
+    }
+
+    #[test]
+    fn a_node_that_loses_its_session_while_all_come_back_has_as_long_as_the_others() {
+        let beats = |within| Beats::new(Uptime::start(), within);
+        let last = |beats: &Beats| beats.last.lock().unwrap()["n"];
+        let during = beats(Duration::from_secs(60));
+        during.await_return("n");
+        during.beat("n");
+        assert!(last(&during) < during.back_by, "it is there, and would be missed at once");
+        during.left("n");
+        assert_eq!(last(&during), during.back_by);
+        let after = beats(Duration::ZERO);
+        after.beat("n");
+        let beat = last(&after);
+        after.left("n");
+        assert_eq!(last(&after), beat);
     }
 
     #[test]
