@@ -130,14 +130,14 @@ fn restart<'a>(
 ) {
     if restart::wanted(plan, service, task, slot) && !bugs::active(Bug::LoseTask) {
         let at = restart_at(plan, task);
-        let not_before = failed_beside(service, slot).map_or(at, |after| after.max(at));
+        let not_before = failed_beside(plan, service, slot).map_or(at, |after| after.max(at));
         plan.create(service, replacement(place, not_before, MadeBy::Restart));
     }
 }
 
 /// When the delay is over of a new task that ended beside the one it was to take the place of. Its
 /// restart policy may have given it up; once the other is lost too it is what the next one follows.
-fn failed_beside(service: &Service, slot: &[&Task]) -> Option<Timestamp> {
+fn failed_beside(plan: &Plan<'_>, service: &Service, slot: &[&Task]) -> Option<Timestamp> {
     let newest = slot.first().filter(|t| {
         t.spec_version == service.spec_version
             && restart::ended_by_itself(t)
@@ -145,7 +145,8 @@ fn failed_beside(service: &Service, slot: &[&Task]) -> Option<Timestamp> {
             && (t.made_by != MadeBy::Rebalance || t.times.running.is_some())
     })?;
     let ended = newest.times.ended.unwrap_or(newest.status.since);
-    Some(ended.after(restart::delay(newest)))
+    // The managers' clock may be ahead of this one's, for hours where a clock was set.
+    Some(ended.min(plan.now).after(restart::delay(newest)))
 }
 
 /// Others than the chosen one stop; but an older one goes on until a newer one that was to be
