@@ -1,6 +1,6 @@
 use crate::testing::World;
 use shoal_model::{
-    Availability, Meta, NodeState, Object, Task, TaskState,
+    Availability, Meta, NodeState, Object, Task, TaskState, Timestamp,
     docker::{TaskSpecRestartPolicy, TaskSpecRestartPolicyConditionEnum as Condition},
 };
 
@@ -153,4 +153,17 @@ fn a_start_waits_for_one_that_is_told_to_stop_in_the_same_moment() {
     assert_eq!(world.state.tasks["new"].desired, TaskState::Ready);
     world.run();
     assert_eq!(world.state.tasks["new"].desired, TaskState::Running);
+}
+
+#[test]
+fn a_delay_counts_from_the_leader_s_clock_where_the_managers_is_ahead_of_it() {
+    let mut world = service(TaskSpecRestartPolicy::default());
+    // A leader's clock was an hour ahead and has been set back; what is noted goes on from there.
+    world.pass(3_600_000);
+    let dead = world.running("web")[0].id.clone();
+    world.end(&dead, TaskState::Failed);
+    world.now = Timestamp(world.now.0 - 3_600_000_000_000);
+    world.settle();
+    let waits = world.tasks("web").into_iter().find(|t| t.desired == TaskState::Ready).unwrap();
+    assert_eq!(waits.not_before.since(world.now).as_secs(), 5);
 }
