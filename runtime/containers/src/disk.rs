@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
@@ -16,6 +16,8 @@ use crate::error::{IoContext, RuntimeError};
 /// How often it is tried to remove a folder that is being written to, and the pause between.
 const REMOVALS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(20);
+/// The longest that a process may stand between its fork and its exec, on a machine that is busy.
+const FORK_TO_EXEC: Duration = Duration::from_secs(1);
 
 /// The two folders of one container.
 #[derive(Debug, Clone)]
@@ -47,6 +49,21 @@ impl Dirs {
     }
     pub(crate) fn shim_log(&self) -> PathBuf {
         self.bundle.join("shim.log")
+    }
+
+    /// Takes the lock as [`Dirs::try_lock`] does, but waits a while for one that nobody means to keep:
+    /// a process that another thread has forked holds a copy of all the daemon's locks until its exec.
+    pub(crate) fn lock_soon(&self) -> Result<Option<File>, RuntimeError> {
+        let patience = Instant::now() + FORK_TO_EXEC;
+        loop {
+            let lock = self.try_lock()?;
+            // A shim that has said so holds it for long.
+            let runs = self.started().exists() && !self.exit().exists();
+            if lock.is_some() || runs || Instant::now() > patience {
+                return Ok(lock);
+            }
+            sleep(Duration::from_millis(5));
+        }
     }
 
     /// Takes the lock that a living shim holds; `None` while one does.
@@ -114,4 +131,31 @@ pub(crate) fn remove_tree(path: &Path) -> Result<(), RuntimeError> {
         }
     }
     Err(io::Error::from(io::ErrorKind::DirectoryNotEmpty)).at("delete", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_a_forked_process_has_a_copy_of_is_waited_for_and_a_shims_is_not() {
+        let home = tempfile::tempdir().unwrap();
+        let dirs = Dirs { data: home.path().to_owned(), bundle: home.path().join("bundle") };
+        let lock = dirs.try_lock().unwrap().expect("nobody holds it");
+        let copy = lock.try_clone().unwrap();
+        drop(lock);
+        assert!(dirs.try_lock().unwrap().is_none(), "the copy holds it");
+        let exec = std::thread::spawn(move || {
+            sleep(Duration::from_millis(50));
+            drop(copy);
+        });
+        let lock = dirs.lock_soon().unwrap().expect("the copy is gone soon");
+        exec.join().unwrap();
+        // A shim that was started: the file says so, and there is nothing to wait for.
+        fs::write(dirs.started(), "{}").unwrap();
+        let begin = Instant::now();
+        assert!(dirs.lock_soon().unwrap().is_none());
+        assert!(begin.elapsed() < FORK_TO_EXEC);
+        drop(lock);
+    }
 }

@@ -84,7 +84,7 @@ async fn note_start(container: &Arc<Container>) {
 /// written down as lost.
 pub(crate) fn recover(shared: &Shared, container: &Container) -> Result<Life, RuntimeError> {
     let dirs = &container.dirs;
-    let lock = dirs.try_lock()?;
+    let lock = dirs.lock_soon()?;
     let started: Option<Started> = read_json(&dirs.started())?;
     if lock.is_none() {
         return Ok(Life { state: ContainerState::Running, started });
@@ -141,10 +141,19 @@ pub(crate) async fn send(
         let early = container.life.borrow().started.is_none() && Instant::now() < patience;
         match connect(container, request).await {
             Ok(stream) => return Ok(stream),
-            Err(e) if early && absent(&e) => tokio::time::sleep(PAUSE).await,
+            // Unless its shim has ended meanwhile, which whoever watches it finds out then.
+            Err(e) if early && absent(&e) && alive(container).await? => {
+                tokio::time::sleep(PAUSE).await;
+            }
             Err(e) => return Err(failed(container, e.to_string())),
         }
     }
+}
+
+/// Whether a shim holds the container's lock.
+async fn alive(container: &Container) -> Result<bool, RuntimeError> {
+    let dirs = container.dirs.clone();
+    blocking(move || Ok(dirs.try_lock()?.is_none())).await
 }
 
 async fn connect(container: &Container, request: &Request) -> io::Result<UnixStream> {

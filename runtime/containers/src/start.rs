@@ -149,7 +149,7 @@ fn prepare(shared: &Shared, container: &Container) -> Result<File, RuntimeError>
     let dirs = &container.dirs;
     let spec = &container.stored.spec;
     let lock =
-        dirs.try_lock()?.ok_or_else(|| RuntimeError::AlreadyRunning { id: spec.id.clone() })?;
+        dirs.lock_soon()?.ok_or_else(|| RuntimeError::AlreadyRunning { id: spec.id.clone() })?;
     check_host_paths(spec)?;
     memory::check(dirs, &spec.id, &spec.files)?;
     let image = shared.images.resolve(&container.stored.image_id)?;
