@@ -1,28 +1,28 @@
 //! The session with the leading manager: says hello, beats, sends statuses, receives assignments. One
 //! tokio task; it connects again with growing pauses for as long as it is not cancelled, to whichever
 //! manager leads.
+mod body;
+mod config;
+
+pub use body::Body;
+pub use config::{SessionConfig, WantedTls};
+
+pub(crate) use config::say_leave;
+
 use crate::{
-    managers::{self, Attempt, Book},
-    reports::Reports,
+    managers::{self, Attempt},
     silence::silent,
 };
 use anyhow::{Context, Result, bail};
 use futures_util::future::AbortHandle;
 use prost::Message;
-use shoal_identity::{IdentityError, NodeCertificate, chain, client_config, connect_within};
-use shoal_model::{NodeDescription, Role, WrongBase, patience};
+use shoal_identity::{IdentityError, NodeCertificate, chain};
+use shoal_model::patience;
 use shoal_rpc::{
-    AgentMessage, Applied, Assignment, Bearings, Heartbeat, Hello, LeaveRequest, LogSubscription,
-    ManagerMessage, Resync, Section, TaskStatus, TaskStatuses, Tls, agent_message,
-    dispatcher_client::DispatcherClient, manager_message::Kind,
+    AgentMessage, Applied, Bearings, Heartbeat, Hello, ManagerMessage, Resync, TaskStatus,
+    TaskStatuses, Tls, agent_message, dispatcher_client::DispatcherClient, manager_message::Kind,
 };
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
@@ -30,8 +30,6 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 
-/// How long connecting to a manager may take: there are others.
-const CONNECT: Duration = Duration::from_millis(1_500);
 /// Longest silence of the manager before the session is given up: it sends on change only, so this
 /// is for the first word.
 const WELCOME: Duration = Duration::from_secs(10);
@@ -41,8 +39,6 @@ const FIRST: Pace = Pace { beat: Duration::from_secs(1), longest_pause: Duration
 const SHORTEST_BEAT: Duration = Duration::from_millis(100);
 const LONGEST_BEAT: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// How long a node that leaves waits for its manager's answer.
-const GOODBYE: Duration = Duration::from_secs(5);
 /// Messages waiting to be sent.
 const QUEUE: usize = 64;
 /// Largest message taken, bytes: a part of an assignment is full at 16 KiB, but a single task may
@@ -64,72 +60,6 @@ impl Pace {
     fn silence(&self) -> Duration {
         managers::beat(self.beat, 1.0) + patience(self.longest_pause)
     }
-}
-
-/// The node a session speaks for.
-///
-/// Here it is what runs containers and carries their traffic; where managers are measured, something
-/// that does neither.
-pub trait Body: Send + Sync + 'static {
-    /// What came of assignments, in parts and as differences.
-    type Inbox: Default + Send;
-
-    /// A session begins. Says what there is of earlier ones that need not be told again.
-    fn begin(&self, inbox: &mut Self::Inbox) -> Vec<Section>;
-
-    /// What is to be told of its tasks.
-    fn reports(&self) -> &Reports;
-
-    /// The generation in force, whenever it changes.
-    fn applied(&self) -> watch::Receiver<u64>;
-
-    /// Takes a part of an assignment. `Some`: the whole must be asked for.
-    ///
-    /// # Errors
-    /// When it is not understood: the session is of no use then.
-    fn take(&self, inbox: &mut Self::Inbox, part: Assignment) -> Result<Option<WrongBase>>;
-
-    /// These tasks may be sent their stop signal.
-    fn release(&self, tasks: Vec<String>);
-
-    /// Sends the logs that are asked for, until they end or this is dropped.
-    fn publish(
-        self: &Arc<Self>,
-        channel: Channel,
-        subscription: LogSubscription,
-    ) -> impl Future<Output = ()> + Send + 'static;
-}
-
-/// What a session needs to know.
-#[derive(Clone)]
-pub struct SessionConfig {
-    pub(crate) book: Arc<Mutex<Book>>,
-    /// Where the managers are kept for the next daemon, if they are.
-    pub(crate) book_file: Option<PathBuf>,
-    /// The newest; each connection shows the one of its time.
-    pub(crate) certificate: watch::Receiver<Arc<NodeCertificate>>,
-    /// The role the managers want this node to have.
-    pub(crate) role: watch::Sender<Option<Role>>,
-    /// What they want of its certificate.
-    pub(crate) tls: watch::Sender<WantedTls>,
-    pub(crate) description: NodeDescription,
-    /// WireGuard public key, base64.
-    pub(crate) public_key: String,
-    pub(crate) data_path_addr: String,
-    pub(crate) data_path_port: u16,
-}
-
-/// What the managers want a node's connections to rest on.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct WantedTls {
-    /// The roots to trust, PEM; `None` until they have said.
-    pub trust: Option<String>,
-    /// How often the managers have said which.
-    pub trusts: u64,
-    /// Digest of the root that is to sign the node's certificate; `None` if any will do.
-    pub root: Option<String>,
-    /// How often the managers have said to renew.
-    pub orders: u64,
 }
 
 /// State of the session, for `docker info`.
@@ -342,77 +272,6 @@ impl<B: Body> Session<B> {
         }
         Ok(())
     }
-}
-
-impl SessionConfig {
-    /// Of a node that begins with what it was told, and keeps nothing of it on disk.
-    pub fn new(
-        certificate: watch::Receiver<Arc<NodeCertificate>>,
-        managers: &[SocketAddr],
-        description: NodeDescription,
-        public_key: String,
-    ) -> SessionConfig {
-        SessionConfig {
-            book: Arc::new(Mutex::new(Book::new(Vec::new(), managers))),
-            book_file: None,
-            certificate,
-            role: watch::Sender::new(None),
-            tls: watch::Sender::default(),
-            description,
-            public_key,
-            data_path_addr: String::new(),
-            data_path_port: 0,
-        }
-    }
-
-    /// The managers this node knows.
-    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn learn(&self, bearings: &Bearings) {
-        let mut book = self.book();
-        if book.learn(bearings)
-            && let Some(file) = &self.book_file
-            && let Err(error) = managers::keep(file, book.all())
-        {
-            tracing::warn!(%error, "the managers cannot be kept at {}", file.display());
-        }
-    }
-
-    async fn connect(&self, manager: SocketAddr, longest_pause: Duration) -> Result<Channel> {
-        let certificate = self.certificate.borrow().clone();
-        let tls = client_config(certificate.trust(), Some(&certificate))?;
-        let limit = CONNECT.max(longest_pause / 4);
-        Ok(connect_within(limit, None, manager, tls).await?)
-    }
-}
-
-/// Tells the leader that this node leaves, so that it need not find out by silence.
-pub(crate) async fn say_leave(config: &SessionConfig) -> Result<()> {
-    let told = async {
-        loop {
-            let manager = config.book().target().context("no manager is known")?;
-            let said = async {
-                let channel = config.connect(manager, FIRST.longest_pause).await?;
-                DispatcherClient::new(channel).leave(LeaveRequest {}).await?;
-                anyhow::Ok(())
-            };
-            let Err(error) = said.await else { return anyhow::Ok(()) };
-            let refusal = error.downcast_ref::<Status>();
-            let attempt = match refusal.and_then(|s| Bearings::decode(s.details()).ok()) {
-                Some(bearings) if !bearings.managers.is_empty() => {
-                    config.learn(&bearings);
-                    Attempt::Redirected
-                }
-                _ => Attempt::Failed,
-            };
-            tracing::debug!(%manager, "the manager did not hear that this node leaves: {error:#}");
-            let pause = config.book().after(attempt, GOODBYE);
-            sleep(pause).await;
-        }
-    };
-    timeout(GOODBYE, told).await.context("no manager answered")?
 }
 
 /// Running log subscriptions; they end with the session.

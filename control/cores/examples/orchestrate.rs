@@ -1,30 +1,36 @@
 //! What a look at all services costs, and at one: `cargo run --release -p shoal-cores --example orchestrate`.
 #![expect(clippy::unwrap_used, reason = "a measurement")]
-use shoal_cores::{Orchestrator, Revision, next_due, orchestrate, revise};
-use shoal_model::{
-    Availability, Change, Meta, Node, NodeOverlay, NodeState, NodeStatus, Object, Role, Service,
-    State, TaskState, Timestamp, docker,
+use shoal_cores::{
+    Allocator, Orchestrator, Revision, Scheduler, Tables, next_due, orchestrate, revise,
 };
-use std::{collections::BTreeMap, time::Instant};
+use shoal_model::{
+    Availability, Change, Meta, Node, NodeDescription, NodeOverlay, NodeState, NodeStatus, Object,
+    Role, Service, State, TaskState, Timestamp, docker,
+};
+use std::{collections::BTreeMap, env, time::Instant};
 
-const NODES: usize = 1_000;
-const SERVICES: usize = 500;
-const REPLICAS: i64 = 100;
+/// Unless others are given: `-- NODES SERVICES REPLICAS`.
+const SIZES: [usize; 3] = [1_000, 500, 100];
 const NOW: Timestamp = Timestamp(1_000_000_000_000);
 
 fn main() {
+    let mut given = env::args().skip(1).map(|size| size.parse().unwrap());
+    let [nodes, services, replicas] = SIZES.map(|size: usize| given.next().unwrap_or(size));
     let mut state = State::default();
     let mut ids = 0;
     let mut new_id = || {
         ids += 1;
         format!("t{ids:024}")
     };
-    let nodes = (0..NODES).map(|n| Object::Node(Box::new(node(n))));
-    let services = (0..SERVICES).map(|n| {
+    let many = nodes;
+    let nodes = (0..nodes).map(|n| Object::Node(Box::new(node(n))));
+    let services = (0..services).map(|n| {
         let spec = docker::ServiceSpec {
             name: Some(format!("s{n}")),
             mode: Some(docker::ServiceSpecMode {
-                replicated: Some(docker::ServiceSpecModeReplicated { replicas: Some(REPLICAS) }),
+                replicated: Some(docker::ServiceSpecModeReplicated {
+                    replicas: i64::try_from(replicas).ok(),
+                }),
                 ..Default::default()
             }),
             ..Default::default()
@@ -47,12 +53,17 @@ fn main() {
         .enumerate()
         .map(|(n, t)| {
             let mut task = t.clone();
-            task.node_id = Some(format!("n{:024}", n % NODES));
+            task.node_id = Some(format!("n{:024}", n % many));
             task.status.state = TaskState::Running;
             Change::Put(Object::Task(task.into()))
         })
         .collect();
     apply(&mut state, running);
+    let given = Allocator::default().allocate(&state, NOW);
+    apply(&mut state, given);
+    time("all, allocator", || Allocator::default().allocate(&state, NOW).len());
+    time("all, scheduler", || Scheduler::default().schedule(&state, NOW).len());
+    time("all, tables", || usize::from(Tables::default().update(&state).everybody));
     time("all, nothing to do", || orchestrate(&state, NOW, &mut new_id).len());
     time("next due", || usize::from(next_due(&state, NOW).is_some()));
     let id = format!("s{:024}", 7);
@@ -88,7 +99,12 @@ fn node(number: usize) -> Node {
         labels: BTreeMap::new(),
         role: Role::Worker,
         availability: Availability::Active,
-        description: None,
+        description: Some(NodeDescription {
+            hostname: format!("node-{number}"),
+            nano_cpus: 64_000_000_000,
+            memory_bytes: 256 << 30,
+            ..NodeDescription::default()
+        }),
         status: NodeStatus { state: NodeState::Ready, message: String::new(), addr: String::new() },
         manager_addr: None,
         overlay: NodeOverlay { public_key: None, endpoint: None, address: None },

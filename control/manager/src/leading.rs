@@ -113,16 +113,17 @@ async fn begin(
 ) -> Result<Arc<Inner>, ManagerError> {
     edit::change(&shared.store, |state| Some(first_changes(state, shared, first))).await?;
     let no_cluster = || ManagerError::NoCluster(shared.dir.display().to_string());
-    let (cluster, nodes) = shared
-        .store
-        .read(|state| (state.cluster.clone(), state.nodes.keys().cloned().collect::<Vec<_>>()));
+    let (cluster, nodes, tasks) = shared.store.read(|state| {
+        let nodes = state.nodes.keys().cloned().collect::<Vec<_>>();
+        (state.cluster.clone(), nodes, state.tasks.len())
+    });
     let cluster = cluster.ok_or_else(no_cluster)?;
     if cluster.id != shared.cluster_id {
         return Err(ManagerError::WrongCertificate);
     }
     let (statuses, reports) = statuses::channel();
     let uptime = clock::Uptime::start();
-    let beats = Beats::new(uptime, time_to_return(nodes.len(), first));
+    let beats = Beats::new(uptime, time_to_return(nodes.len(), tasks, first));
     nodes.iter().for_each(|id| beats.await_return(id));
     // Nobody is blamed for silence while nobody listened, but the old leader was heard until it fell.
     if let Some(silent) = before.and_then(|id| Some((shared.peers.silence(&id)?, id))) {
@@ -164,11 +165,11 @@ async fn begin(
 /// How long nodes may take to say hello before they miss beats. While the managers elect, they answer
 /// and nodes ask them again at once, those of a large cluster after some more patience; where none answered,
 /// nodes have paused between their attempts.
-fn time_to_return(nodes: usize, first: First) -> Duration {
+fn time_to_return(nodes: usize, tasks: usize, first: First) -> Duration {
     let longest = longest_pause(nodes);
     let paused = if first.forget { longest } else { Duration::ZERO };
     let patience = patience(longest).saturating_sub(patience(Duration::ZERO));
-    return_spread(nodes) + paused + patience
+    return_spread(nodes, tasks) + paused + patience
 }
 
 /// What a new leader writes down first: its own address, and what is left if there was no leader before

@@ -26,12 +26,24 @@ const BATCH: usize = 200;
 /// Rounds over the cores in a row; a cluster that needs more is looked at again after the pause.
 const ROUNDS: usize = 50;
 
+/// Tasks that are looked at at a time while all are: a few milliseconds of the state's lock.
+const STEP: usize = 2_000;
+
 /// The cores, with what they remember of the term. They begin by looking at everything.
-#[derive(Default)]
 struct Cores {
     orchestrator: Orchestrator,
     allocator: Allocator,
     scheduler: Scheduler,
+}
+
+impl Default for Cores {
+    fn default() -> Cores {
+        Cores {
+            orchestrator: Orchestrator::in_steps(STEP),
+            allocator: Allocator::default(),
+            scheduler: Scheduler::default(),
+        }
+    }
 }
 
 /// Runs until `stop`.
@@ -93,7 +105,7 @@ async fn settle(store: &Store, cores: &mut Cores) -> Result<(), StoreError> {
                 propose(store, changes).await?;
             }
         }
-        if quiet {
+        if quiet && orchestrator.is_complete() {
             return Ok(());
         }
     }

@@ -111,6 +111,8 @@ bugs! {
     TakeSharedPeer,
     /// What changes while a new leader reads its tables is not looked at again.
     OverlookWhileReading,
+    /// A new leader's orchestrator looks at the first of all there is, and not at the rest.
+    LookAtTheFirst,
     /// A node is told of secrets that tasks of other nodes use.
     TellAllSecrets,
     /// A node is told of a secret for as long as there is one, though the last task there that used it

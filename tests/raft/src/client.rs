@@ -12,9 +12,9 @@ use tokio::time::{sleep, timeout};
 /// finds a new leader while others still ask the old one.
 const PATIENCE_MS: [u64; 3] = [200, 600, 3000];
 
-/// Of ten things a client wants, so many are reads: some clients read nearly always, and so notice nothing of
-/// a leader whose writes hang.
-const READS: [u64; 2] = [2, 9];
+/// Of a hundred things a client wants, so many are reads: some clients read nearly always, and so notice nothing of
+/// a leader whose writes hang because another leads.
+const READS: [u64; 2] = [20, 96];
 
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -79,7 +79,7 @@ pub(crate) async fn run(shared: Rc<Shared>, number: usize) -> turmoil::Result {
     let (mut next, mut round) = (0, 0);
     while !shared.stop.get() {
         sleep(Duration::from_millis(shared.below(THINK_MS))).await;
-        if shared.below(10) < READS[number % READS.len()] {
+        if shared.below(100) < READS[number % READS.len()] {
             let began = shared.history.borrow().acknowledged();
             if let Some(Answer::Counted(Ok(seen))) = asker.ask(&Request::Count).await {
                 shared.history.borrow_mut().read(&began, &seen);

@@ -17,6 +17,14 @@ const OPERATIONS: u32 = 40;
 /// The slowest disk needs so long for a write. A leader's may hang for 5 s until it must fall silent.
 const SLOWEST: Duration = Duration::from_secs(7);
 
+/// A disk that stands still, and how long it does: shorter than the leader may bear, long enough for clients to be
+/// answered what should not be.
+const STANDSTILL: Duration = Duration::from_secs(60);
+const WITNESSED: Duration = Duration::from_millis(800);
+
+/// An election, and some writes after it.
+const ELECTED: Duration = Duration::from_secs(3);
+
 /// Two hosts, by their number.
 type Pair = (usize, usize);
 
@@ -29,8 +37,11 @@ pub(crate) enum End {
     Lossless,
     Fast(Vec<Pair>),
     FastDisk(usize),
-    /// The power goes, and the disk will be fast.
-    Dark(usize),
+    /// The power goes, and the disk will be fast. Some come back last.
+    Dark {
+        slow: usize,
+        last: Vec<usize>,
+    },
     Start(usize),
 }
 
@@ -109,14 +120,28 @@ impl Run<'_> {
             }
             Kind::Blackout => {
                 self.note(kind, String::new());
-                self.blackout();
+                self.blackout(&[]);
             }
             Kind::DarkLeader => {
                 let leader = self.leader().unwrap_or(victim);
                 self.note(kind, format!("m{leader}"));
                 self.shared.disks[leader].set_speed(lasts / 4, lasts);
                 let after = lasts.mul_f64(self.random.random());
-                self.ends(after, End::Dark(leader));
+                self.ends(after, End::Dark { slow: leader, last: Vec::new() });
+            }
+            Kind::LateWitness => {
+                let leader = self.leader().unwrap_or(victim);
+                let mut others: Vec<usize> =
+                    self.members.iter().copied().filter(|other| *other != leader).collect();
+                others.shuffle(&mut self.random);
+                // With the leader they are more than half.
+                let deaf = others.split_off(self.members.len() / 2);
+                let pairs = self.free(deaf.into_iter().map(|other| (leader, other)).collect());
+                self.each(&pairs, |sim, a, b| sim.partition(a, b));
+                self.note(kind, format!("m{leader} and {others:?}"));
+                self.shared.disks[leader].set_speed(STANDSTILL, STANDSTILL);
+                self.ends(WITNESSED, End::Dark { slow: leader, last: others });
+                self.ends(WITNESSED, End::Repair(pairs));
             }
             Kind::SlowDisk => {
                 let most = SLOWEST.mul_f64(self.random.random::<f64>().powi(4));
@@ -141,14 +166,16 @@ impl Run<'_> {
         }
     }
 
-    /// All managers' power goes. It comes back at once, or for each at its own time.
-    fn blackout(&mut self) {
+    /// All managers' power goes. It comes back at once, or for each at its own time; for some after the others have
+    /// had time to elect.
+    fn blackout(&mut self, last: &[usize]) {
         let lasts = self.plan.lasts.mul_f64(self.random.random());
         let apart = self.random.random_bool(0.5);
         for victim in 0..self.plan.hosts {
             self.crash(victim);
             let part: f64 = if apart { self.random.random() } else { 1.0 };
-            let each = lasts.mul_f64(part);
+            let late = if last.contains(&victim) { ELECTED } else { Duration::ZERO };
+            let each = lasts.mul_f64(part) + late;
             self.ends(each, End::Start(victim));
         }
     }
@@ -205,9 +232,9 @@ impl Run<'_> {
             End::FastDisk(host) => {
                 self.shared.disks[*host].set_speed(self.plan.disk.0, self.plan.disk.1);
             }
-            End::Dark(host) => {
-                self.shared.disks[*host].set_speed(self.plan.disk.0, self.plan.disk.1);
-                self.blackout();
+            End::Dark { slow, last } => {
+                self.shared.disks[*slow].set_speed(self.plan.disk.0, self.plan.disk.1);
+                self.blackout(last);
             }
             End::Start(host) => self.start(*host),
         }

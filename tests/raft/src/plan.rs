@@ -26,6 +26,9 @@ pub(crate) enum Kind {
     Blackout,
     /// The leader's disk is slow, and then all managers' power goes.
     DarkLeader,
+    /// The leader's disk stands still and no more than half of the managers know what it says; then all managers'
+    /// power goes, and those come back last.
+    LateWitness,
     /// A manager's disk is slow, up to hanging for seconds.
     SlowDisk,
     /// The leader gives the lead away.
@@ -36,7 +39,7 @@ pub(crate) enum Kind {
     RotateKey,
 }
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 15] = [
     Kind::Isolate,
     Kind::OneWay,
     Kind::Split,
@@ -47,6 +50,7 @@ const KINDS: [Kind; 14] = [
     Kind::PowerCut,
     Kind::Blackout,
     Kind::DarkLeader,
+    Kind::LateWitness,
     Kind::SlowDisk,
     Kind::StepDown,
     Kind::Members,

@@ -33,7 +33,8 @@ pub(crate) struct Config {
     pub(crate) republishes: bool,
     /// Whether hosts that hold no log are promoted and demoted; in some seeds.
     pub(crate) roles: bool,
-    /// Objects a new leader reads at a time before there are tables to tell; all at once in most seeds.
+    /// Objects a new leader reads at a time before there are tables to tell, and tasks its orchestrator looks at at a time
+    /// at the beginning; all at once in most seeds.
     pub(crate) reading: usize,
     /// Certificates of nodes; `None` in most seeds: then everybody believes everybody.
     pub(crate) certificates: Option<Certificates>,

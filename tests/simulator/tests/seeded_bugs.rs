@@ -55,6 +55,7 @@ const PROOFS: &[Proof] = &[
     Proof(Bug::TellAllPeers, &["needed"], 60),
     Proof(Bug::TakeSharedPeer, &["tables"], 60),
     Proof(Bug::OverlookWhileReading, &["tables", "backends", "convergence"], 250),
+    Proof(Bug::LookAtTheFirst, &["overlooked"], 60),
     Proof(Bug::TellAllSecrets, &["secrets"], 60),
     Proof(Bug::KeepSecret, &["secrets"], 60),
     Proof(Bug::TakeSharedSecret, &["secrets", "held"], 60),

@@ -41,6 +41,9 @@ pub(super) struct Agenda {
     /// Version of the state that was followed.
     version: Option<u64>,
     nodes: BTreeSet<String>,
+    /// What there was when all was to be looked at, and has not been since.
+    all_nodes: BTreeSet<String>,
+    all_services: BTreeSet<String>,
     /// Tasks on nodes that need not be looked at whole.
     placed: BTreeSet<String>,
     services: BTreeSet<String>,
@@ -72,9 +75,10 @@ impl Agenda {
 
     fn look_at_all(&mut self, state: &State) {
         *self = Agenda { version: self.version, moves: true, ..Agenda::default() };
-        self.nodes = state.nodes_with_tasks().map(str::to_owned).collect();
-        self.services = state.services_with_tasks().map(str::to_owned).collect();
-        state.services.keys().for_each(|id| self.touch_service(state, id));
+        self.all_nodes = state.nodes_with_tasks().map(str::to_owned).collect();
+        self.all_services = state.services_with_tasks().map(str::to_owned).collect();
+        self.all_services.extend(state.services.keys().cloned());
+        state.services.values().for_each(|service| self.list(state, &service.id));
     }
 
     fn touch_task(&mut self, state: &State, id: &str) {
@@ -89,6 +93,11 @@ impl Agenda {
     fn touch_service(&mut self, state: &State, id: &str) {
         insert(&mut self.services, id);
         state.spread(&id.into()).for_each(|(node, _)| insert(&mut self.nodes, node.as_str()));
+        self.list(state, id);
+    }
+
+    /// Notes which lists a service is on.
+    fn list(&mut self, state: &State, id: &str) {
         let service = state.services.get(id);
         let is_global = |s: &Service| matches!(s.mode(), Mode::Global | Mode::GlobalJob);
         keep(&mut self.global, id, service.is_some_and(is_global));
@@ -123,21 +132,38 @@ impl Agenda {
         }
     }
 
-    pub(super) fn take_nodes(&mut self) -> BTreeSet<String> {
-        std::mem::take(&mut self.nodes)
+    /// Nodes that something changed for, and of all the others as many as have so many tasks together.
+    pub(super) fn take_nodes(&mut self, state: &State, most: usize) -> BTreeSet<String> {
+        let mut nodes = std::mem::take(&mut self.nodes);
+        take(&mut self.all_nodes, &mut nodes, most, |id, left| {
+            state.tasks_of_node(id).take(left).count()
+        });
+        nodes
     }
 
     pub(super) fn take_placed(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.placed)
     }
 
-    pub(super) fn take_services(&mut self) -> BTreeSet<String> {
-        std::mem::take(&mut self.services)
+    /// The same of services; those that nothing changed for once all nodes have been looked at.
+    pub(super) fn take_services(&mut self, state: &State, most: usize) -> BTreeSet<String> {
+        let mut services = std::mem::take(&mut self.services);
+        if self.all_nodes.is_empty() {
+            take(&mut self.all_services, &mut services, most, |id, left| {
+                state.tasks_of_service(id).take(left).count()
+            });
+        }
+        services
     }
 
-    /// Whether there is something to rebalance.
+    /// Whether there is something to rebalance, once all services have been looked at.
     pub(super) fn take_moves(&mut self) -> bool {
-        std::mem::take(&mut self.moves) && !self.rebalanced.is_empty()
+        self.is_complete() && std::mem::take(&mut self.moves) && !self.rebalanced.is_empty()
+    }
+
+    /// Whether everything there is has been looked at.
+    pub(super) fn is_complete(&self) -> bool {
+        self.all_nodes.is_empty() && self.all_services.is_empty()
     }
 
     pub(super) fn rebalanced(&self) -> BTreeSet<String> {
@@ -145,7 +171,7 @@ impl Agenda {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.services.is_empty() && !self.moves
+        self.is_complete() && self.nodes.is_empty() && self.services.is_empty() && !self.moves
     }
 
     /// When it may want something though nothing changed.
@@ -164,6 +190,26 @@ impl Agenda {
 
     pub(super) fn next_due(&self) -> Option<Timestamp> {
         self.times.first().map(|(at, _)| *at)
+    }
+}
+
+/// Moves the first of `all`, one at least, until they cost `most` together; each costs one and what `cost` says, which
+/// need not count further than it is told.
+fn take(
+    all: &mut BTreeSet<String>,
+    to: &mut BTreeSet<String>,
+    most: usize,
+    cost: impl Fn(&str, usize) -> usize,
+) {
+    let mut left = most.max(1);
+    while left > 0
+        && let Some(id) = all.pop_first()
+    {
+        left = left.saturating_sub(1 + cost(&id, left));
+        to.insert(id);
+    }
+    if bugs::active(Bug::LookAtTheFirst) {
+        all.clear();
     }
 }
 

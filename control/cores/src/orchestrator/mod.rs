@@ -51,12 +51,32 @@ pub fn next_due(state: &State, now: Timestamp) -> Option<Timestamp> {
 
 /// The orchestrator with a memory: it looks at services and nodes that something changed for since the
 /// last call, or for whom a time has come. A call costs what changed, not what there is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Orchestrator {
     agenda: Agenda,
+    /// Tasks of one call, where all there is is to be looked at.
+    most: usize,
+}
+
+/// One that begins with all there is in its first call.
+impl Default for Orchestrator {
+    fn default() -> Orchestrator {
+        Orchestrator::in_steps(usize::MAX)
+    }
 }
 
 impl Orchestrator {
+    /// One that begins with about so many tasks in each call until it [is complete](Orchestrator::is_complete): a
+    /// million take seconds, in which a state that is being read could not be changed.
+    pub fn in_steps(most: usize) -> Orchestrator {
+        Orchestrator { agenda: Agenda::default(), most }
+    }
+
+    /// Whether it has looked at all there is, so that no changes mean that none are wanted.
+    pub fn is_complete(&self) -> bool {
+        self.agenda.is_complete()
+    }
+
     /// As [`orchestrate`]. Whoever wants something is looked at again in the next call, as it may be
     /// refused.
     pub fn orchestrate(
@@ -68,14 +88,14 @@ impl Orchestrator {
         self.agenda.follow(state);
         self.agenda.wake(now);
         let mut plan = Plan::new(state, now, new_id);
-        let mut nodes = self.agenda.take_nodes();
+        let mut nodes = self.agenda.take_nodes(state, self.most);
         for task in self.agenda.take_placed() {
             nodes.extend(enforcer::endangered(&mut plan, &task).map(str::to_owned));
         }
         for node in nodes {
             self.look(&mut plan, Subject::Node(node), |plan, subject| of_node(plan, subject.id()));
         }
-        for service in self.agenda.take_services() {
+        for service in self.agenda.take_services(state, self.most) {
             if plan.is_full() || !plan.is_settled(&service) {
                 self.agenda.put(Subject::Service(service));
             } else {

@@ -212,7 +212,7 @@ impl World {
             since: self.now,
             waiting: VecDeque::new(),
             flight: None,
-            reconciler: Reconciler::default(),
+            reconciler: Reconciler::in_steps(self.config.reading),
             sessions: BTreeMap::new(),
             telling: false,
             tables: Tables::default(),

@@ -18,7 +18,6 @@ const ROUNDS: u32 = 50;
 const LONGEST_REST: Ns = 600 * SEC;
 
 /// Where it is, and what the cores remember of the term.
-#[derive(Default)]
 pub(super) struct Reconciler {
     orchestrator: Orchestrator,
     allocator: Allocator,
@@ -31,9 +30,7 @@ pub(super) struct Reconciler {
     rest: Ns,
 }
 
-#[derive(Default)]
 enum Stage {
-    #[default]
     Off,
     Settling(Round),
     Pausing,
@@ -48,6 +45,21 @@ struct Round {
     quiet: bool,
     /// Batches still to be proposed, the next one last.
     batches: Vec<Vec<Change>>,
+}
+
+impl Reconciler {
+    /// One that looks at so many tasks at a time while it looks at all.
+    pub(super) fn in_steps(most: usize) -> Reconciler {
+        Reconciler {
+            orchestrator: Orchestrator::in_steps(most),
+            allocator: Allocator::default(),
+            scheduler: Scheduler::default(),
+            stage: Stage::Off,
+            seen: 0,
+            wake: 0,
+            rest: 0,
+        }
+    }
 }
 
 impl World {
@@ -70,6 +82,9 @@ impl World {
                 return self.propose(m, author, batch, Waiter::Reconciler);
             }
             if round.core == 3 {
+                let complete =
+                    self.leads[m].as_ref().is_some_and(|l| l.reconciler.orchestrator.is_complete());
+                round.quiet &= complete;
                 if round.quiet || round.number + 1 == ROUNDS {
                     break;
                 }
