@@ -107,10 +107,12 @@ impl Disk {
     pub(crate) fn power_on(&self, random: &mut SmallRng) -> io::Result<()> {
         let mut state = self.state();
         state.power = Power::On;
-        let kept = match random.random_range(0..4) {
-            0 => 0.0,
-            1 => 1.0,
-            _ => random.random(),
+        // The disk writes in any order, or in that of the sectors.
+        let (kept, in_order) = match random.random_range(0..6) {
+            0 => (0.0, false),
+            1 => (1.0, false),
+            2 | 3 => (random.random(), true),
+            _ => (random.random(), false),
         };
         for (name, unflushed) in FILES.iter().zip(&mut state.unflushed) {
             let Unflushed { sectors, length } = std::mem::take(unflushed);
@@ -122,10 +124,12 @@ impl Disk {
                 file.set_len(length)?;
             }
             let end = file.metadata()?.len();
-            for (sector, content) in sectors {
+            let written = (sectors.len() as f64 * kept).round() as usize;
+            for (number, (sector, content)) in sectors.into_iter().enumerate() {
                 // What was cut off is whole again.
                 let cut = length.is_some_and(|_| sector * SECTOR >= end);
-                if cut || !random.random_bool(kept) {
+                let there = if in_order { number < written } else { random.random_bool(kept) };
+                if cut || !there {
                     file.write_all_at(&content, sector * SECTOR)?;
                 }
             }
