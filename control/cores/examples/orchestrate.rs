@@ -7,10 +7,12 @@ use shoal_model::{
     Availability, Change, Meta, Node, NodeDescription, NodeOverlay, NodeState, NodeStatus, Object,
     Role, Service, State, TaskState, Timestamp, docker,
 };
-use std::{collections::BTreeMap, env, time::Instant};
+use std::{collections::BTreeMap, env, net::Ipv4Addr, time::Instant};
 
 /// Unless others are given: `-- NODES SERVICES REPLICAS`.
 const SIZES: [usize; 3] = [1_000, 500, 100];
+/// As the manager's.
+const STEP: usize = 2_000;
 const NOW: Timestamp = Timestamp(1_000_000_000_000);
 
 fn main() {
@@ -27,6 +29,7 @@ fn main() {
     let services = (0..services).map(|n| {
         let spec = docker::ServiceSpec {
             name: Some(format!("s{n}")),
+            task_template: Some(docker::TaskSpec::default()),
             mode: Some(docker::ServiceSpecMode {
                 replicated: Some(docker::ServiceSpecModeReplicated {
                     replicas: i64::try_from(replicas).ok(),
@@ -65,6 +68,16 @@ fn main() {
     time("all, scheduler", || Scheduler::default().schedule(&state, NOW).len());
     time("all, tables", || usize::from(Tables::default().update(&state).everybody));
     time("all, nothing to do", || orchestrate(&state, NOW, &mut new_id).len());
+    time("the same in steps, the longest of them in µs", || {
+        let mut orchestrator = Orchestrator::in_steps(STEP);
+        let mut longest = 0;
+        while !orchestrator.is_complete() || longest == 0 {
+            let start = Instant::now();
+            orchestrator.orchestrate(&state, NOW, &mut new_id);
+            longest = longest.max(start.elapsed().as_micros());
+        }
+        usize::try_from(longest).unwrap()
+    });
     time("next due", || usize::from(next_due(&state, NOW).is_some()));
     let id = format!("s{:024}", 7);
     let mut orchestrator = Orchestrator::default();
@@ -84,7 +97,7 @@ fn time(what: &str, mut run: impl FnMut() -> usize) {
     const RUNS: u32 = 10;
     let start = Instant::now();
     let changes = (0..RUNS).map(|_| run()).max().unwrap();
-    println!("{what}: {:?} ({changes} changes)", start.elapsed() / RUNS);
+    println!("{what}: {:?} ({changes} at most)", start.elapsed() / RUNS);
 }
 
 fn apply(state: &mut State, changes: Vec<Change>) {
@@ -107,7 +120,11 @@ fn node(number: usize) -> Node {
         }),
         status: NodeStatus { state: NodeState::Ready, message: String::new(), addr: String::new() },
         manager_addr: None,
-        overlay: NodeOverlay { public_key: None, endpoint: None, address: None },
+        overlay: NodeOverlay {
+            public_key: None,
+            endpoint: None,
+            address: u32::try_from(number).ok().map(Ipv4Addr::from_bits),
+        },
         down_since: None,
         tls: None,
     }
