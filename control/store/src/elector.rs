@@ -7,7 +7,8 @@
 //! - follows the leader. Whoever hears nothing for a random time between [`PATIENCE_MIN`] and
 //!   [`PATIENCE_MAX`] asks the other voters first whether they would vote for it ([`RaftCall::Ask`],
 //!   Raft's "pre-vote"), and calls an election only if more than half would. A manager that was cut
-//!   off and returns therefore costs nobody the lead.
+//!   off and returns therefore costs nobody the lead. Of two that ask at once one gives way, and who would vote for another
+//!   waits a while before it asks itself ([`Candidacy`]).
 //! - leads. Every [`HEARTBEAT`] openraft is told to send a sign of life. While it does not answer,
 //!   because its disk is slow, this task sends one by itself ([`RaftCall::Alive`]), but no longer than
 //!   [`STALL`]: a leader whose disk hangs must lose the lead. So it does to those that do not answer because their
@@ -49,6 +50,13 @@ const PATIENCE_MAX: Duration = Duration::from_millis(750);
 /// How long answers to [`RaftCall::Ask`] are waited for.
 const ASKING: Duration = Duration::from_millis(150);
 
+/// How long an attempt to lead goes on, in which another's gives way or not, by who has more of the log and the
+/// greater number.
+const ATTEMPT: Duration = Duration::from_millis(400);
+
+/// One that lets another go first does so once in this time.
+const STANDING_BACK: Duration = Duration::from_secs(3);
+
 /// How long a leader whose own task does not answer, or whose disk does not write, goes on sending signs
 /// of life.
 pub(crate) const STALL: Duration = Duration::from_secs(5);
@@ -70,15 +78,50 @@ pub(crate) struct Alive {
     pub(crate) vote: Vote,
 }
 
-/// Whether a voter would help another to the lead.
+/// Whether a voter would help another to the lead. `rival`: itself, if it wants to lead at the same time; then only
+/// one of the two gives way.
 pub(crate) fn would_vote(
     own_last: Option<LogId>,
     ask: &Ask,
     leads: bool,
     since_leader: Option<Duration>,
+    rival: Option<ManagerId>,
 ) -> bool {
     let leader_lost = since_leader.is_none_or(|since| since > LEASE);
-    !leads && leader_lost && ask.last_log_id >= own_last
+    let goes_first = rival.is_none_or(|own| (ask.last_log_id, ask.candidate) > (own_last, own));
+    !leads && leader_lost && ask.last_log_id >= own_last && goes_first
+}
+
+/// What this manager does about the lead that is free: so that two do not call elections at once, which neither wins.
+#[derive(Default)]
+pub(crate) struct Candidacy {
+    /// Its own attempt goes on until then.
+    until: Option<Instant>,
+    /// It has let another go first.
+    stood_back: Option<Instant>,
+}
+
+impl Candidacy {
+    fn begin(&mut self, now: Instant) {
+        self.until = Some(now + ATTEMPT);
+    }
+
+    /// Too few would vote for it.
+    fn end(&mut self) {
+        self.until = None;
+    }
+
+    pub(crate) fn is_under_way(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// Another is to lead, who has a while for it. Not again soon: one that asks and is not heard, or never wins, is not
+    /// waited for for ever.
+    pub(crate) fn stand_back(&mut self, now: Instant) {
+        if self.stood_back.is_none_or(|at| now.duration_since(at) > STANDING_BACK) {
+            self.stood_back = Some(now);
+        }
+    }
 }
 
 /// When to ask. Pure: time comes in.
@@ -152,6 +195,9 @@ impl Elector {
             if let Some(at) = self.network.contacts.leader_heard() {
                 timer.heard(at);
             }
+            if let Some(at) = self.network.contacts.candidacy().stood_back {
+                timer.heard(at);
+            }
             // A single voter has nobody to wait for.
             let alone = voters.len() == 1 && now.state != ServerState::Candidate;
             if alone || timer.due(Instant::now()) {
@@ -163,6 +209,7 @@ impl Elector {
 
     /// Asks the others, and calls an election if enough would vote for this manager.
     async fn campaign(&self, now: &Metrics, voters: &BTreeSet<ManagerId>) {
+        self.network.contacts.candidacy().begin(Instant::now());
         let last_log_id = self.raft.data_metrics().borrow().last_log;
         let ask = Ask { candidate: now.id, last_log_id };
         let mut asked = JoinSet::new();
@@ -190,7 +237,10 @@ impl Elector {
         while !enough(&willing) {
             match asked.join_next().await {
                 Some(answer) => willing.extend(answer.ok().flatten()),
-                None => return,
+                None => {
+                    self.network.contacts.candidacy().end();
+                    return;
+                }
             }
         }
         let heard = self.network.contacts.leader_heard();
@@ -265,5 +315,52 @@ impl Elector {
         let silent = self.network.contacts.silent.load(Ordering::Relaxed);
         (silent || self.raft.trigger().heartbeat().await.is_ok())
             && self.raft.with_raft_state(|_| ()).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openraft::CommittedLeaderId;
+
+    fn last(index: u64) -> Option<LogId> {
+        Some(LogId::new(CommittedLeaderId::new(1, 1.into()), index))
+    }
+
+    #[test]
+    fn of_two_that_want_to_lead_at_once_one_gives_way_and_never_the_one_with_more_of_the_log() {
+        for (one, other) in [(1, 2), (2, 1)].map(|(a, b)| (ManagerId::from(a), b.into())) {
+            for (of_one, of_other) in [(7, 7), (7, 8), (8, 7)].map(|(a, b)| (last(a), last(b))) {
+                let asks = |candidate, last_log_id| Ask { candidate, last_log_id };
+                let to =
+                    |own_last, ask: &Ask, own| would_vote(own_last, ask, false, None, Some(own));
+                let one_leads = to(of_other, &asks(one, of_one), other);
+                let other_leads = to(of_one, &asks(other, of_other), one);
+                assert_ne!(one_leads, other_leads, "{of_one:?} {of_other:?}");
+                assert_eq!(one_leads, (of_one, one) > (of_other, other));
+                // Who does not want to lead helps whoever has as much.
+                let helps = would_vote(of_other, &asks(one, of_one), false, None, None);
+                assert_eq!(helps, of_one >= of_other);
+            }
+        }
+    }
+
+    #[test]
+    fn an_attempt_ends_and_nobody_stands_back_for_ever() {
+        let (begin, ms) = (Instant::now(), Duration::from_millis);
+        let mut candidacy = Candidacy::default();
+        assert!(!candidacy.is_under_way(begin));
+        candidacy.begin(begin);
+        assert!(candidacy.is_under_way(begin + ms(399)));
+        assert!(!candidacy.is_under_way(begin + ms(400)));
+        candidacy.begin(begin);
+        candidacy.end();
+        assert!(!candidacy.is_under_way(begin));
+        for at in (0..3_000).step_by(100) {
+            candidacy.stand_back(begin + ms(at));
+            assert_eq!(candidacy.stood_back, Some(begin), "one that asks again and again");
+        }
+        candidacy.stand_back(begin + ms(3_001));
+        assert_eq!(candidacy.stood_back, Some(begin + ms(3_001)));
     }
 }

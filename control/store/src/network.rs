@@ -2,7 +2,7 @@
 
 use crate::{
     bugs::{self, Bug},
-    elector::{HEARTBEAT, STALL},
+    elector::{Candidacy, HEARTBEAT, STALL},
     transport::{RaftCall, Transport, TransportError},
     types::{LogId, ManagerId, Peer, Types, Vote},
     wire,
@@ -58,6 +58,7 @@ pub(crate) struct Contacts {
     working_since: Mutex<Option<Instant>>,
     /// This manager leads and keeps silent, because another shall lead.
     pub(crate) silent: AtomicBool,
+    pub(crate) candidacy: Mutex<Candidacy>,
 }
 
 impl Contacts {
@@ -89,6 +90,11 @@ impl Contacts {
     /// Whether nothing that the leader wants has been done for longer than this: the disk hangs.
     pub(crate) fn hangs(&self, longer_than: Duration) -> bool {
         lock(&self.working_since).is_some_and(|since| since.elapsed() > longer_than)
+    }
+
+    /// See [`Candidacy`].
+    pub(crate) fn candidacy(&self) -> MutexGuard<'_, Candidacy> {
+        lock(&self.candidacy)
     }
 
     pub(crate) fn leader_heard(&self) -> Option<Instant> {

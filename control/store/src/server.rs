@@ -11,6 +11,7 @@ use crate::{
 };
 use openraft::raft::{AppendEntriesRequest, InstallSnapshotRequest, VoteRequest};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::Instant;
 
 /// Bytes of the largest snapshot that is taken in. It is kept in memory until it is complete.
 const MAX_SNAPSHOT_BYTES: u64 = 4 << 30;
@@ -76,7 +77,14 @@ impl Store {
                 caller.is(ask.candidate)?;
                 let own_last = self.raft().data_metrics().borrow().last_log;
                 let since = self.contacts().leader_heard().map(|at| at.elapsed());
-                let answer = would_vote(own_last, &ask, self.is_leader(), since);
+                let mut candidacy = self.contacts().candidacy();
+                let now = Instant::now();
+                let rival = candidacy.is_under_way(now).then(|| self.raft().metrics().borrow().id);
+                let answer = would_vote(own_last, &ask, self.is_leader(), since, rival);
+                if answer {
+                    candidacy.stand_back(now);
+                }
+                drop(candidacy);
                 caller.encode(&answer)
             }
         }

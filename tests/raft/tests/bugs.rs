@@ -9,7 +9,7 @@ const BUDGETS: &[(Bug, u64)] = &[
     (Bug::ApplyBeforeFsync, 30),
     (Bug::TellBeforeFsync, 30),
     (Bug::ForgetVote, 10),
-    (Bug::LeadOn, 10),
+    (Bug::LeadOn, 30),
     (Bug::LoseLast, 20),
     (Bug::AcceptTornTail, 80),
     (Bug::ForgetSnapshot, 10),
