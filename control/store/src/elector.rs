@@ -51,7 +51,7 @@ const PATIENCE_MAX: Duration = Duration::from_millis(750);
 const ASKING: Duration = Duration::from_millis(150);
 
 /// How long an attempt to lead goes on, in which another's gives way or not, by who has more of the log and the
-/// greater number.
+/// greater id.
 const ATTEMPT: Duration = Duration::from_millis(400);
 
 /// One that lets another go first does so once in this time.
@@ -106,7 +106,7 @@ impl Candidacy {
         self.until = Some(now + ATTEMPT);
     }
 
-    /// Too few would vote for it.
+    /// Too few would vote for it, or there is a leader.
     fn end(&mut self) {
         self.until = None;
     }
@@ -245,6 +245,7 @@ impl Elector {
         }
         let heard = self.network.contacts.leader_heard();
         if voters.len() > 1 && heard.is_some_and(|at| at.elapsed() <= LEASE) {
+            self.network.contacts.candidacy().end();
             return; // a leader came forward meanwhile
         }
         drop(self.raft.trigger().elect().await);

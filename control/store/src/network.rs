@@ -58,7 +58,7 @@ pub(crate) struct Contacts {
     working_since: Mutex<Option<Instant>>,
     /// This manager leads and keeps silent, because another shall lead.
     pub(crate) silent: AtomicBool,
-    pub(crate) candidacy: Mutex<Candidacy>,
+    candidacy: Mutex<Candidacy>,
 }
 
 impl Contacts {
