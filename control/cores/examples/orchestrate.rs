@@ -7,7 +7,7 @@ use shoal_model::{
     Availability, Change, Meta, Node, NodeDescription, NodeOverlay, NodeState, NodeStatus, Object,
     Role, Service, State, TaskState, Timestamp, docker,
 };
-use std::{collections::BTreeMap, env, net::Ipv4Addr, time::Instant};
+use std::{collections::BTreeMap, env, net::Ipv4Addr, sync::Arc, time::Instant};
 
 /// Unless others are given: `-- NODES SERVICES REPLICAS`.
 const SIZES: [usize; 3] = [1_000, 500, 100];
@@ -38,7 +38,7 @@ fn main() {
             }),
             ..Default::default()
         };
-        Object::Service(Box::new(Service::new(format!("s{n:024}"), spec, NOW)))
+        Object::Service(Arc::new(Service::new(format!("s{n:024}"), spec, NOW)))
     });
     apply(&mut state, nodes.chain(services).map(Change::Put).collect());
     let start = Instant::now();
@@ -83,12 +83,12 @@ fn main() {
     let mut orchestrator = Orchestrator::default();
     orchestrator.orchestrate(&state, NOW, &mut new_id);
     time("one service that changed", || {
-        let service = Object::Service(Box::new(state.services[&id].clone()));
+        let service = Object::Service(Arc::new(state.services[&id].clone()));
         apply(&mut state, vec![Change::Put(service)]);
         orchestrator.orchestrate(&state, NOW, &mut new_id).len()
     });
     let update = state.services.values().map(|s| revise(s, s.spec.clone(), Revision::Tasks, NOW));
-    let update: Vec<Change> = update.map(|s| Change::Put(Object::Service(Box::new(s)))).collect();
+    let update: Vec<Change> = update.map(|s| Change::Put(Object::Service(Arc::new(s)))).collect();
     apply(&mut state, update);
     time("all, each with an update", || orchestrate(&state, NOW, &mut new_id).len());
 }

@@ -113,7 +113,7 @@ fn main() {
     apply(&mut state, (0..networks).map(|n| Object::Network(Box::new(network(n)))).collect());
     apply(
         &mut state,
-        (0..tasks / REPLICAS).map(|n| Object::Service(Box::new(service(n)))).collect(),
+        (0..tasks / REPLICAS).map(|n| Object::Service(Arc::new(service(n)))).collect(),
     );
     apply(&mut state, (0..tasks).map(|n| Object::Task(task(n, nodes, networks).into())).collect());
     println!("{nodes} nodes, {tasks} tasks, {networks} networks; state {} MiB", memory());

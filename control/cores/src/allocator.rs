@@ -11,6 +11,7 @@ use shoal_model::{
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 /// What is missing between the removal of the routing mesh's network and the next one.
@@ -74,7 +75,7 @@ impl Allocator {
 
     fn look_at_all(&mut self, state: &State) {
         self.nodes = state.nodes.keys().cloned().collect();
-        self.services = state.services.keys().cloned().collect();
+        self.services = state.services.keys().map(str::to_owned).collect();
     }
 
     /// Those that get nothing, or whose change may be refused, are looked at again.
@@ -123,7 +124,7 @@ impl Allocator {
             let again = differs || !endpoint.err.is_empty();
             if differs {
                 let service = Service { endpoint: Some(endpoint.clone()), ..service.clone() };
-                changes.push(Change::Put(Object::Service(Box::new(service))));
+                changes.push(Change::Put(Object::Service(Arc::new(service))));
             }
             endpoints.insert(service.id.as_str(), endpoint);
             again

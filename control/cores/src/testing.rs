@@ -6,7 +6,7 @@ use shoal_model::{
     Availability, Change, Cluster, JoinTokens, Meta, Network, Node, NodeDescription, NodeOverlay,
     NodeState, NodeStatus, Object, Role, Service, State, Task, TaskState, Timestamp, docker,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// So many of a kind, as a service asks for them.
 pub(crate) fn generic_resource(kind: &str, value: i64) -> docker::GenericResourcesInner {
@@ -207,7 +207,7 @@ impl World {
             ..Default::default()
         };
         edit(&mut spec);
-        self.put(Object::Service(Box::new(Service::new(format!("svc-{name}"), spec, self.now))));
+        self.put(Object::Service(Arc::new(Service::new(format!("svc-{name}"), spec, self.now))));
     }
 
     /// A global service `name`.
@@ -222,7 +222,7 @@ impl World {
     pub(crate) fn set_service(&mut self, name: &str, edit: impl FnOnce(&mut Service)) {
         let mut service = self.state.services[&format!("svc-{name}")].clone();
         edit(&mut service);
-        self.put(Object::Service(Box::new(service)));
+        self.put(Object::Service(Arc::new(service)));
     }
 
     pub(crate) fn of(&self, name: &str) -> &Service {
@@ -238,7 +238,7 @@ impl World {
     ) {
         let mut spec = self.of(name).spec.clone();
         edit(&mut spec);
-        self.put(Object::Service(Box::new(revise(self.of(name), spec, revision, self.now))));
+        self.put(Object::Service(Arc::new(revise(self.of(name), spec, revision, self.now))));
     }
 
     /// Gives a service a new template.
@@ -253,7 +253,7 @@ impl World {
     /// Gives a service the specification it had before, as the user asks.
     pub(crate) fn roll_back(&mut self, name: &str) {
         let service = roll_back(self.of(name), self.now).unwrap();
-        self.put(Object::Service(Box::new(service)));
+        self.put(Object::Service(Arc::new(service)));
     }
 
     pub(crate) fn scale(&mut self, name: &str, replicas: i64) {

@@ -12,6 +12,9 @@ use tokio::time::timeout;
 /// How long taking a manager out may take; then it is tried again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Pause after each look.
+const PACE: Duration = Duration::from_millis(20);
+
 /// Pause after a failure.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -47,6 +50,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                 None => std::future::pending().await,
             }
         };
+        tokio::select! {
+            () = inner.stop.cancelled() => return,
+            () = tokio::time::sleep(PACE) => {}
+        }
         tokio::select! {
             () = inner.stop.cancelled() => return,
             () = retry => {}

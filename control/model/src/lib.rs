@@ -19,9 +19,9 @@ mod load;
 mod objects;
 mod progress;
 mod rows;
+mod shared;
 mod state;
 mod task;
-mod tasks;
 mod templates;
 mod time;
 
@@ -50,11 +50,11 @@ pub use rows::{
     ALL_NODES, Difference, MemberRow, PeerRow, Row, RowKey, Rows, ServiceRow, UnreadableRow,
     WrongBase, row_digest,
 };
+pub use shared::{Services, Shared, Tasks};
 pub use state::{ApplyError, Change, Frozen, MOST_NAMED, Object, ObjectKind, State};
 pub use task::{
     ContainerStatus, HostPort, MadeBy, PublishedPort, Task, TaskState, TaskStatus, TaskTimes,
 };
-pub use tasks::Tasks;
 pub use time::Timestamp;
 
 /// The Engine API's own types, for specifications and answers.

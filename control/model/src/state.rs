@@ -16,8 +16,8 @@ use crate::{
     index::{Index, frees},
     journal::Journal,
     objects::{Cluster, Meta, Network, Node, Service},
+    shared::{Services, Tasks},
     task::{Task, TaskState},
-    tasks::Tasks,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ pub struct State {
     /// Networks by id.
     pub networks: BTreeMap<String, Network>,
     /// Services by id.
-    pub services: BTreeMap<String, Service>,
+    pub services: Services,
     /// Tasks by id.
     pub tasks: Tasks,
     /// Secrets by id.
@@ -140,7 +140,7 @@ impl State {
             Object::Service(mut o) => {
                 self.note_beginning(&mut o, now);
                 self.claims.follow_service(self.services.get(&o.id), Some(&o));
-                self.services.insert(o.id.clone(), *o);
+                self.services.insert(o);
             }
         }
         self.room = Room(index);
@@ -169,10 +169,11 @@ impl State {
 
     /// An update begins on the managers' clock, as its tasks are made on it: its proposer's own may be
     /// behind, and tasks of an earlier update would be taken for this one's.
-    fn note_beginning(&self, service: &mut Service, now: Timestamp) {
+    fn note_beginning(&self, service: &mut Arc<Service>, now: Timestamp) {
         let present = self.services.get(&service.id).and_then(|s| s.update_status.as_ref());
-        if let Some(status) = &mut service.update_status
+        if let Some(status) = &service.update_status
             && present.is_none_or(|present| present.began != status.began)
+            && let Some(status) = &mut Arc::make_mut(service).update_status
         {
             status.began = now;
         }

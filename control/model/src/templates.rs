@@ -1,7 +1,11 @@
 //! One specification for all tasks of a template: a million tasks hold one, not a million.
-use crate::{docker::TaskSpec, task::Task, tasks::Tasks};
-use serde::{Deserializer, de};
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use crate::{
+    docker::TaskSpec,
+    shared::{ById, Tasks},
+    task::Task,
+};
+use serde::Deserializer;
+use std::{collections::BTreeMap, marker::PhantomData, sync::Arc};
 
 /// Specifications in use, by service and [`Task::spec_version`], with how many tasks hold each.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -56,23 +60,10 @@ impl Templates {
 /// Reads tasks by id, sharing as they come: a snapshot has every specification written out, and all
 /// of them at once would not fit.
 pub(crate) fn shared_tasks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tasks, D::Error> {
-    struct Visitor;
-    impl<'de> de::Visitor<'de> for Visitor {
-        type Value = Tasks;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("tasks by id")
-        }
-
-        fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let (mut tasks, mut templates) = (Tasks::default(), Templates::default());
-            while let Some((_, mut task)) = map.next_entry::<de::IgnoredAny, Task>()? {
-                templates.share(&mut task);
-                templates.hold(&task);
-                tasks.insert(task.into());
-            }
-            Ok(tasks)
-        }
-    }
-    deserializer.deserialize_map(Visitor)
+    let mut templates = Templates::default();
+    let share = |task: &mut Task| {
+        templates.share(task);
+        templates.hold(task);
+    };
+    deserializer.deserialize_map(ById(share, PhantomData))
 }

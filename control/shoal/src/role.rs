@@ -22,6 +22,9 @@ use std::{
 };
 use tokio::time::sleep;
 
+/// Pause between two looks at the state.
+const PACE: Duration = Duration::from_millis(100);
+
 /// Pause after something failed.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -84,6 +87,7 @@ async fn lock_changes(member: &Member) {
             if wanted.is_some_and(|wanted| wanted != member.unlock_key()) {
                 return;
             }
+            sleep(PACE).await;
             if versions.changed().await.is_err() {
                 break;
             }

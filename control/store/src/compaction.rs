@@ -8,11 +8,14 @@
 use crate::{leadership::Metrics, machine::Replica, types::Raft};
 use openraft::LogIdOptionExt as _;
 use shoal_model::State;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// Entries that go from the log at once: openraft does nothing else meanwhile.
 const PURGE_STEP: u64 = 500;
+
+/// Pause after each look: there is something new with each entry.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Log entries between two snapshots, and kept behind one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +106,10 @@ pub(crate) async fn run(
             if raft.trigger().purge_log(upto).await.is_err() {
                 return;
             }
+        }
+        tokio::select! {
+            _ = dropped.changed() => return,
+            () = tokio::time::sleep(PAUSE) => {}
         }
         tokio::select! {
             _ = dropped.changed() => return,

@@ -4,7 +4,7 @@ use crate::{
     bugs::{self, Bug},
     disk::Disk,
     error::{DiskError, any},
-    outside::{blocking, blocking_here},
+    outside::blocking,
     recent::Recent,
     types::{Entry, LogId, ManagerId, StorageError, Types, Vote},
     writer::Writer,
@@ -81,18 +81,16 @@ impl Log {
     }
 
     async fn put(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
+        let failed = |error: Arc<DiskError>| StorageError::IO {
+            source: StorageIOError::write_logs(any(&error)),
+        };
+        let Some(last) = entries.last().map(|entry| entry.log_id.index) else { return Ok(()) };
         if self.leads(&entries) || bugs::active(Bug::AckBeforeFsync) {
             self.recent().push(entries.clone());
-            let taken = self.writer.later(entries);
-            return taken
-                .map_err(|e| StorageError::IO { source: StorageIOError::write_logs(any(&e)) });
+            return self.writer.later(entries).map_err(failed);
         }
-        self.settled(StorageIOError::write_logs).await?;
-        let disk = self.disk.clone();
-        let written = blocking_here(move || disk.append(&entries).map(|()| entries)).await;
-        let entries = written
-            .and_then(|result| result)
-            .map_err(|e| StorageError::IO { source: StorageIOError::write_logs(any(&e)) })?;
+        self.writer.later(entries.clone()).map_err(failed)?;
+        self.writer.written().until(last).await.map_err(failed)?;
         self.recent().push(entries);
         Ok(())
     }

@@ -5,8 +5,8 @@ use crate::{
     compaction::AskedPace,
     disk::Disk,
     error::{DiskError, any},
-    outside::{self, background, blocking},
-    types::{Entry, LogId, SnapshotMeta, StorageError, StoredMembership, Types},
+    outside::{self, background, blocking, waiting},
+    types::{Entry, LogId, ManagerId, SnapshotMeta, StorageError, StoredMembership, Types},
     writer::Written,
 };
 use openraft::{
@@ -53,7 +53,11 @@ impl Replica {
     }
 
     fn write<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
-        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let mut state = match self.state.try_write() {
+            Ok(state) => state,
+            // Somebody reads. What managers say to each other must not wait for that, too.
+            Err(_) => waiting(|| self.state.write().unwrap_or_else(PoisonError::into_inner)),
+        };
         let result = f(&mut state);
         let (version, asked) = (state.version, AskedPace::of(&state));
         drop(state);
@@ -65,6 +69,7 @@ impl Replica {
 
 /// The state and how far it has come.
 pub(crate) struct Machine {
+    own: ManagerId,
     disk: Arc<Disk>,
     written: Written,
     replica: Arc<Replica>,
@@ -74,7 +79,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// The state of the last snapshot; openraft applies what the log has beyond it.
-    pub(crate) async fn load(disk: Arc<Disk>, written: Written) -> Result<Machine, DiskError> {
+    pub(crate) async fn load(
+        own: ManagerId,
+        disk: Arc<Disk>,
+        written: Written,
+    ) -> Result<Machine, DiskError> {
         let from = disk.clone();
         let (meta, state) = blocking(move || match from.snapshot()? {
             Some((meta, data)) => Ok((meta, decode(&data)?)),
@@ -84,7 +93,7 @@ impl Machine {
         outside::installed(&disk, meta.last_log_id);
         let replica = Arc::new(Replica::new(state));
         let (applied, membership) = (meta.last_log_id, meta.last_membership);
-        Ok(Machine { disk, written, replica, applied, membership })
+        Ok(Machine { own, disk, written, replica, applied, membership })
     }
 
     pub(crate) fn replica(&self) -> Arc<Replica> {
@@ -133,8 +142,13 @@ impl RaftStateMachine<Types> for Machine {
         I::IntoIter: OptionalSend,
     {
         let mut results = Vec::new();
+        let mut first = true;
         for entry in entries {
             let id = entry.log_id;
+            // The leader's call that says so is answered first: it waits for the answer.
+            if std::mem::take(&mut first) && id.leader_id.node_id != self.own {
+                tokio::task::yield_now().await;
+            }
             if !bugs::active(Bug::ApplyBeforeFsync) {
                 let written = self.written.until(id.index).await;
                 written
@@ -185,7 +199,9 @@ impl RaftStateMachine<Types> for Machine {
         .and_then(|result| result)
         .map_err(|e| write_error(meta, &e))?;
         outside::installed(&self.disk, meta.last_log_id);
-        self.replica.write(|present| *present = state);
+        let former = self.replica.write(|present| std::mem::replace(present, state));
+        // It may be large, and goes where nobody waits for it.
+        drop(blocking(move || drop(former)).await);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         Ok(())

@@ -163,7 +163,7 @@ impl Store {
         });
         if !committed.await? {
             // Whatever is behind it in the log will do.
-            self.while_leading(self.raft().client_write(Batch::new(&[]))).await?;
+            self.while_leading(self.raft().client_write(Batch::new(&[] as &[&[u8]]))).await?;
         }
         Ok(())
     }

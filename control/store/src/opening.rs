@@ -120,8 +120,8 @@ impl Store {
         disk.check_owner(&config.dir, node_id)?;
         let disk = Arc::new(disk);
         let disk_closed = disk.closed();
-        let writer = Writer::new(disk.clone());
-        let machine = Machine::load(disk.clone(), writer.written()).await?;
+        let writer = Writer::new(disk.clone())?;
+        let machine = Machine::load(node_id, disk.clone(), writer.written()).await?;
         let replica = machine.replica();
         let settings = Config {
             cluster_name: "shoal".into(),

@@ -15,6 +15,7 @@ use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::mpsc,
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -81,17 +82,41 @@ pub(crate) async fn background<R: Send + 'static>(
     }
 }
 
-/// Runs blocking work that somebody waits for on this thread, and lets another of the runtime's take
-/// over what else there is to do: one thread less to wake on the way.
-pub(crate) async fn blocking_here<R: Send + 'static>(
-    work: impl FnOnce() -> R + Send + 'static,
-) -> Result<R, DiskError> {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::MultiThread => {
-            let work = AssertUnwindSafe(|| block_in_place(work));
-            catch_unwind(work).map_err(|panic| panicked(&*panic))
-        }
-        _ => blocking(work).await,
+/// A thread that waits for the disk so that no other has to, for one piece of work after another. It ends when this is
+/// dropped and what it was given is done.
+pub(crate) struct DiskThread(mpsc::Sender<Box<dyn FnOnce() + Send>>);
+
+impl DiskThread {
+    pub(crate) fn start() -> Result<DiskThread, DiskError> {
+        let (sender, receiver) = mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let thread = thread::Builder::new().name("raft-log".to_owned());
+        let started = thread.spawn(move || receiver.into_iter().for_each(|work| work()));
+        started.map_err(DiskError::Thread)?;
+        Ok(DiskThread(sender))
+    }
+
+    /// Has work done; `failed` is told when it was not.
+    pub(crate) fn run(
+        &self,
+        work: impl FnOnce() -> Result<(), DiskError> + Send + 'static,
+        failed: impl FnOnce(DiskError) + Send + 'static,
+    ) {
+        let work = move || match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => failed(error),
+            Err(panic) => failed(panicked(&*panic)),
+        };
+        // The thread is there as long as this is: work does not panic.
+        let _ = self.0.send(Box::new(work));
+    }
+}
+
+/// Waits on this thread of the runtime for what is seldom held for long, and lets another take over what else there is
+/// to do.
+pub(crate) fn waiting<R>(wait: impl FnOnce() -> R) -> R {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(wait),
+        _ => wait(),
     }
 }
 

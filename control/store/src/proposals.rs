@@ -9,7 +9,7 @@ use crate::{
     leadership::{Leadership, not_leader, while_leading},
     network::Contacts,
     outside,
-    types::{Batch, ManagerId, Peer, Raft, Transaction, Types},
+    types::{Ahead, Batch, ManagerId, Peer, Raft, Transaction, Types},
 };
 use openraft::{
     error::{ClientWriteError, RaftError},
@@ -45,7 +45,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Proposals(mpsc::Sender<Proposal>);
 
 struct Proposal {
-    transaction: Vec<u8>,
+    transaction: Arc<[u8]>,
+    ahead: Arc<Ahead>,
     answer: oneshot::Sender<Result<u64, StoreError>>,
 }
 
@@ -62,15 +63,17 @@ impl Proposals {
 
     pub(crate) async fn propose(&self, changes: Vec<Change>) -> Result<u64, StoreError> {
         let transaction = Transaction { now: now(), changes };
-        let transaction = transaction.encode().map_err(StoreError::raft)?;
+        let transaction: Arc<[u8]> = transaction.encode().map_err(StoreError::raft)?.into();
         let bytes = transaction.len();
         if bytes > MAX_PROPOSAL_BYTES {
             return Err(StoreError::TooLarge { bytes, max: MAX_PROPOSAL_BYTES });
         }
         let stopped = || StoreError::Stopped("nobody takes proposals any more".into());
         let (answer, answered) = oneshot::channel();
-        let proposal = Proposal { transaction, answer };
+        let ahead = Arc::<Ahead>::default();
+        let proposal = Proposal { transaction: transaction.clone(), ahead: ahead.clone(), answer };
         self.0.send(proposal).await.map_err(|_| stopped())?;
+        ahead.read(&transaction);
         answered.await.map_err(|_| stopped())?
     }
 }
@@ -87,22 +90,25 @@ async fn gather(
         let Ok(place) = under_way.clone().acquire_owned().await else { return };
         let Some(first) = waiting.recv().await else { return };
         let mut bytes = first.transaction.len();
-        let (mut transactions, mut answers) = (vec![first.transaction], vec![first.answer]);
+        let mut transactions = vec![first.transaction];
+        let (mut ahead, mut answers) = (vec![first.ahead], vec![first.answer]);
         while transactions.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
             let Ok(next) = waiting.try_recv() else { break };
             bytes += next.transaction.len();
             transactions.push(next.transaction);
+            ahead.push(next.ahead);
             answers.push(next.answer);
         }
         if bugs::active(Bug::Reorder) {
             transactions.reverse();
+            ahead.reverse();
             answers.reverse();
         }
         while contacts.silent.load(Ordering::Relaxed) && leadership.borrow().ours {
             tokio::time::sleep(PAUSE).await;
         }
         let written = match leadership.borrow().ours {
-            true => Ok(Batch::new(&transactions)),
+            true => Ok(Batch::new(&transactions).read_by(ahead)),
             false => Err(not_leader(&leadership)),
         };
         // Handed over here, so that entries are in the order of the proposals.

@@ -106,10 +106,29 @@ pub(crate) async fn background<R: Send + 'static>(
     blocking(work).await
 }
 
-pub(crate) async fn blocking_here<R: Send + 'static>(
-    work: impl FnOnce() -> R + Send + 'static,
-) -> Result<R, DiskError> {
-    blocking(work).await
+/// In the place of the thread: the simulated disk takes its time.
+pub(crate) struct DiskThread;
+
+impl DiskThread {
+    pub(crate) fn start() -> Result<DiskThread, DiskError> {
+        Ok(DiskThread)
+    }
+
+    pub(crate) fn run(
+        &self,
+        work: impl FnOnce() -> Result<(), DiskError> + Send + 'static,
+        failed: impl FnOnce(DiskError) + Send + 'static,
+    ) {
+        tokio::spawn(async move {
+            if let Err(error) = blocking(work).await.and_then(|done| done) {
+                failed(error);
+            }
+        });
+    }
+}
+
+pub(crate) fn waiting<R>(wait: impl FnOnce() -> R) -> R {
+    wait()
 }
 
 pub(crate) fn file(dir: &Path, file: FileBackend) -> Medium {

@@ -30,8 +30,9 @@ impl StoreBuilder<Types, Log, Machine, TempDir> for Builder {
         let disk = Arc::new(
             Disk::open(dir.path(), &Keys::new(dir.path().join("data.key")), true).unwrap(),
         );
-        let writer = Writer::new(disk.clone());
-        let machine = Machine::load(disk.clone(), writer.written()).await.unwrap();
+        let writer = Writer::new(disk.clone()).unwrap();
+        let machine =
+            Machine::load(ManagerId::from(1_000), disk.clone(), writer.written()).await.unwrap();
         Ok((dir, Log::new(ManagerId::from(1_000), disk, writer), machine))
     }
 }

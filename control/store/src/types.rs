@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 use shoal_model::{ApplyError, Change, Timestamp};
-use std::{fmt, io::Cursor, sync::Arc};
+use std::{
+    fmt,
+    io::Cursor,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 openraft::declare_raft_types!(
     /// openraft's types for this store.
@@ -90,44 +94,100 @@ pub(crate) struct NotAnId(pub(crate) String);
 
 /// One log entry: proposals that were made at about the same time, each on its own. It stays encoded
 /// on its way to the disk and to the other managers, and is read only when it is applied.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Batch(Arc<[u8]>);
+#[derive(Clone)]
+pub(crate) struct Batch {
+    json: Arc<[u8]>,
+    /// One of each proposal, if they were made here.
+    ahead: Option<Arc<[Arc<Ahead>]>>,
+}
+
+/// A proposal that was read ahead by whoever made it, while the log was at work.
+#[derive(Default)]
+pub(crate) struct Ahead(Mutex<Reading>);
+
+#[derive(Default)]
+enum Reading {
+    #[default]
+    Open,
+    Done(Transaction),
+    /// It has been applied: what comes now is too late.
+    Closed,
+}
+
+impl Ahead {
+    /// Reads what the log has; what was proposed must not be applied in its place, lest one manager apply something else
+    /// than the others. Whether it can be read will be seen when it is applied.
+    pub(crate) fn read(&self, transaction: &[u8]) {
+        let read = serde_json::from_slice(transaction);
+        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Reading::Open, Ok(transaction)) = (&*reading, read) {
+            *reading = Reading::Done(transaction);
+        }
+    }
+
+    fn take(&self) -> Option<Transaction> {
+        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *reading, Reading::Closed) {
+            Reading::Done(transaction) => Some(transaction),
+            Reading::Open | Reading::Closed => None,
+        }
+    }
+}
 
 impl Batch {
     /// Joins what [`Transaction::encode`] returned.
-    pub(crate) fn new(transactions: &[Vec<u8>]) -> Batch {
-        let mut json =
-            Vec::with_capacity(2 + transactions.iter().map(|t| t.len() + 1).sum::<usize>());
+    pub(crate) fn new(transactions: &[impl AsRef<[u8]>]) -> Batch {
+        let transactions = transactions.iter().map(AsRef::as_ref);
+        let bytes = transactions.clone().map(|t| t.len() + 1).sum::<usize>();
+        let mut json = Vec::with_capacity(2 + bytes);
         json.push(b'[');
-        for (i, transaction) in transactions.iter().enumerate() {
+        for (i, transaction) in transactions.enumerate() {
             if i > 0 {
                 json.push(b',');
             }
             json.extend_from_slice(transaction);
         }
         json.push(b']');
-        Batch(json.into())
+        Batch { json: json.into(), ahead: None }
     }
 
+    /// The same, with its transactions read ahead, or about to be.
+    pub(crate) fn read_by(self, ahead: Vec<Arc<Ahead>>) -> Batch {
+        Batch { ahead: Some(ahead.into()), ..self }
+    }
+
+    /// What it holds. The first call gives what was read ahead.
     pub(crate) fn transactions(&self) -> serde_json::Result<Vec<Transaction>> {
-        serde_json::from_slice(&self.0)
+        let ahead = self.ahead.as_deref();
+        let read: Option<Vec<Option<Transaction>>> =
+            ahead.map(|all| all.iter().map(|one| one.take()).collect());
+        let read = read.and_then(|all| all.into_iter().collect());
+        read.map_or_else(|| serde_json::from_slice(&self.json), Ok)
     }
 
     /// Of what it holds.
     #[cfg(feature = "seeded-bugs")]
     pub(crate) fn digest(&self) -> u32 {
-        crc32fast::hash(&self.0)
+        crc32fast::hash(&self.json)
     }
 
     /// Bytes it takes.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.json.len()
     }
 }
 
+impl PartialEq for Batch {
+    fn eq(&self, other: &Batch) -> bool {
+        self.json == other.json
+    }
+}
+
+impl Eq for Batch {}
+
 impl Serialize for Batch {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(&self.0)
+        serializer.serialize_bytes(&self.json)
     }
 }
 
@@ -143,7 +203,7 @@ impl<'de> Deserialize<'de> for Batch {
             }
 
             fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Batch, E> {
-                Ok(Batch(bytes.into()))
+                Ok(Batch { json: bytes.into(), ahead: None })
             }
         }
 
@@ -172,5 +232,48 @@ impl Transaction {
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Batch({} bytes)", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_model::ObjectKind;
+
+    fn delete(id: &str) -> Arc<[u8]> {
+        let changes = vec![Change::Delete(ObjectKind::Service, id.to_owned())];
+        Transaction { now: Timestamp(1), changes }.encode().unwrap().into()
+    }
+
+    fn ids(batch: &Batch) -> Vec<String> {
+        let all = batch.transactions().unwrap().into_iter().flat_map(|t| t.changes);
+        let id = |change| match change {
+            Change::Delete(_, id) => id,
+            Change::Put(object) => object.id().to_owned(),
+        };
+        all.map(id).collect()
+    }
+
+    #[test]
+    fn what_was_read_ahead_is_given_once_and_only_whole() {
+        let (all, ahead) = ([delete("a"), delete("b")], [(); 2].map(|()| Arc::<Ahead>::default()));
+        let batch = Batch::new(&all).read_by(ahead.to_vec());
+        assert_eq!(ids(&batch), ["a", "b"], "nobody has read ahead");
+        ahead[0].read(&all[0]);
+        assert!(ahead[0].take().is_none(), "it came too late and is not kept");
+
+        // What was read is given, which here is told from what the log has.
+        let ahead = [(); 2].map(|()| Arc::<Ahead>::default());
+        let batch = Batch::new(&all).read_by(ahead.to_vec());
+        ahead[0].read(&delete("other"));
+        ahead[1].read(&all[1]);
+        assert_eq!(ids(&batch), ["other", "b"]);
+        assert_eq!(ids(&batch), ["a", "b"]);
+
+        let ahead = [(); 2].map(|()| Arc::<Ahead>::default());
+        let batch = Batch::new(&all).read_by(ahead.to_vec());
+        ahead[0].read(&delete("other"));
+        ahead[1].read(b"no transaction");
+        assert_eq!(ids(&batch), ["a", "b"], "one is missing");
     }
 }

@@ -1,4 +1,4 @@
-//! Puts entries on the disk behind the back of whoever leads.
+//! Puts entries on the disk, on a thread of its own; behind the back of whoever leads.
 //!
 //! openraft sends entries to the other managers only once they are said to be in the leader's own log. A
 //! leader therefore says so at once ([`Writer::later`]), and both disks write at the same time. What was
@@ -7,7 +7,7 @@
 //! before that has simply never had the entry: it asks for votes without it, and never leads on in the term
 //! it lost the entry in (`Log::read_vote`).
 
-use crate::{disk::Disk, error::DiskError, outside::blocking, types::Entry};
+use crate::{disk::Disk, error::DiskError, outside::DiskThread, types::Entry};
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -18,6 +18,7 @@ use tokio::{sync::watch, time::Instant};
 /// bounded by who hands over: `proposals` has few entries under way, and waits until they are applied.
 pub(crate) struct Writer {
     disk: Arc<Disk>,
+    thread: DiskThread,
     queue: Mutex<Queue>,
     progress: watch::Sender<Progress>,
 }
@@ -50,8 +51,10 @@ impl Progress {
 }
 
 impl Writer {
-    pub(crate) fn new(disk: Arc<Disk>) -> Arc<Writer> {
-        Arc::new(Writer { disk, queue: Mutex::default(), progress: watch::Sender::default() })
+    pub(crate) fn new(disk: Arc<Disk>) -> Result<Arc<Writer>, DiskError> {
+        let (thread, queue, progress) =
+            (DiskThread::start()?, Mutex::default(), watch::Sender::default());
+        Ok(Arc::new(Writer { disk, thread, queue, progress }))
     }
 
     /// Takes entries that follow those before them.
@@ -64,14 +67,12 @@ impl Writer {
         queue.waiting.extend(entries);
         if !queue.busy {
             queue.busy = true;
-            self.progress.send_modify(|progress| progress.begin(Some(first)));
-            let writer = self.clone();
-            tokio::spawn(async move {
-                let at_work = writer.clone();
-                if let Err(error) = blocking(move || at_work.work()).await.and_then(|done| done) {
-                    writer.fail(error);
-                }
+            self.progress.send_if_modified(|progress| {
+                progress.begin(Some(first));
+                false // nobody waits for a beginning
             });
+            let (writer, at_work) = (self.clone(), self.clone());
+            self.thread.run(move || at_work.work(), move |error| writer.fail(error));
         }
         Ok(())
     }
@@ -84,7 +85,12 @@ impl Writer {
                 let entries = std::mem::take(&mut queue.waiting);
                 let first = entries.first().map(|entry| entry.log_id.index);
                 queue.busy = first.is_some();
-                self.progress.send_modify(|progress| progress.begin(first));
+                // The first batch was announced when it was handed over.
+                self.progress.send_if_modified(|progress| {
+                    let news = progress.pending != first;
+                    progress.begin(first);
+                    news
+                });
                 entries
             };
             if entries.is_empty() {

@@ -166,7 +166,7 @@ impl World {
         let Some(m) = m else { return self.after(SEC, Event::Client { client }) };
         let state = &self.peers[m].state;
         if self.clients[client].errands.is_none() {
-            let services = state.services.keys().cloned().map(Errand::Service);
+            let services = state.services.keys().map(str::to_owned).map(Errand::Service);
             let nodes = state.nodes.keys().cloned().map(Errand::Node);
             let all = self.config.last_update.then(|| nodes.chain(services).collect());
             let mut all: VecDeque<Errand> = all.unwrap_or_default();

@@ -5,11 +5,11 @@
 //! not seen.
 use super::event::{Action, Event, KINDS};
 use crate::convert::{nodes, services};
-use shoal_model::{Availability, Node, ObjectKind, Role, Service, State, Timestamp};
-use std::collections::BTreeMap;
+use shoal_model::{Availability, IdKey, Node, ObjectKind, Role, Service, State, Timestamp};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// An object that events are about.
-type Key = (ObjectKind, String);
+type Key = (ObjectKind, IdKey);
 
 /// What is remembered of an object.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -23,6 +23,38 @@ struct Portrait {
     facts: BTreeMap<&'static str, String>,
 }
 
+/// What was seen of an object.
+#[derive(Clone, Debug)]
+enum Seen {
+    /// There may be very many: it is the state's own, and painted when it has changed.
+    Service(Arc<Service>),
+    /// Any other.
+    Other(Box<Portrait>),
+}
+
+impl Seen {
+    fn portrait(self) -> Portrait {
+        let service = match self {
+            Seen::Service(service) => service,
+            Seen::Other(portrait) => return *portrait,
+        };
+        Portrait {
+            version: service.meta.version,
+            created: service.meta.created,
+            updated: service.meta.updated,
+            name: service.name().to_owned(),
+            labels: service
+                .spec
+                .labels
+                .iter()
+                .flatten()
+                .map(|(k, v)| (k.clone(), v.clone()))
+                .collect(),
+            facts: of_service(&service),
+        }
+    }
+}
+
 /// A fact that is told also when there was none before.
 const FROM_NOTHING: &str = "updatestate";
 
@@ -34,18 +66,18 @@ pub(super) struct Witness {
     version: u64,
     /// The last manager known to lead.
     leader: Option<String>,
-    seen: BTreeMap<Key, Portrait>,
+    seen: BTreeMap<Key, Seen>,
 }
 
 impl Witness {
     /// What there is, is no news.
     pub(super) fn new(state: &State, leader: Option<&str>) -> Witness {
-        let seen = keys(state).filter_map(|key| Some((portrait(state, &key, leader)?, key)));
+        let seen = keys(state).filter_map(|key| Some((look_at(state, &key, leader)?, key)));
         Witness {
             cluster: id_of(state).to_owned(),
             version: state.version,
             leader: leader.map(str::to_owned),
-            seen: seen.map(|(portrait, key)| (key, portrait)).collect(),
+            seen: seen.map(|(seen, key)| (key, seen)).collect(),
         }
     }
 
@@ -75,24 +107,24 @@ impl Witness {
         };
         if leader != former.as_deref() {
             let both = former.iter().map(String::as_str).chain(leader);
-            both.for_each(|id| note((ObjectKind::Node, id.to_owned())));
+            both.for_each(|id| note((ObjectKind::Node, id.into())));
         }
         match state.touched_since(self.version) {
             Some(touched) => touched
                 .filter(|(kind, _)| KINDS.contains(kind))
-                .for_each(|(kind, id)| note((kind, id.to_owned()))),
+                .for_each(|(kind, id)| note((kind, id.into()))),
             // Too much has happened, or the state came as a snapshot.
             None => self.seen.keys().cloned().chain(keys(state)).for_each(note),
         }
         let mut order: Vec<(Key, usize)> = order.into_iter().collect();
         order.sort_by_key(|(_, place)| *place);
         let news = order.into_iter().filter_map(|(key, _)| {
-            let present = portrait(state, &key, leader);
+            let present = look_at(state, &key, leader);
             let before = match &present {
-                Some(portrait) => self.seen.insert(key.clone(), portrait.clone()),
+                Some(present) => self.seen.insert(key.clone(), present.clone()),
                 None => self.seen.remove(&key),
             };
-            event(key, before, present, now)
+            event(key, before.map(Seen::portrait), present.map(Seen::portrait), now)
         });
         let news = news.collect();
         (self.version, self.leader) = (state.version, leader.map(str::to_owned));
@@ -127,6 +159,7 @@ fn event(
         (None, None) => return None,
     };
     let Portrait { name, labels, .. } = shown;
+    let id = id.as_str().to_owned();
     Some(Event { kind, action, id, name, labels, attributes, time })
 }
 
@@ -136,16 +169,16 @@ fn id_of(state: &State) -> &str {
 
 /// All objects that events are about.
 fn keys(state: &State) -> impl Iterator<Item = Key> + '_ {
-    let nodes = state.nodes.keys().map(|id| (ObjectKind::Node, id));
-    let networks = state.networks.keys().map(|id| (ObjectKind::Network, id));
-    let services = state.services.keys().map(|id| (ObjectKind::Service, id));
-    let secrets = state.secrets.keys().map(|id| (ObjectKind::Secret, id));
-    let configs = state.configs.keys().map(|id| (ObjectKind::Config, id));
-    let all = nodes.chain(networks).chain(services).chain(secrets).chain(configs);
-    all.map(|(kind, id)| (kind, id.clone()))
+    let nodes = state.nodes.keys().map(|id| (ObjectKind::Node, id.into()));
+    let networks = state.networks.keys().map(|id| (ObjectKind::Network, id.into()));
+    let services = state.services.keys().map(|id| (ObjectKind::Service, id.into()));
+    let secrets = state.secrets.keys().map(|id| (ObjectKind::Secret, id.into()));
+    let configs = state.configs.keys().map(|id| (ObjectKind::Config, id.into()));
+    nodes.chain(networks).chain(services).chain(secrets).chain(configs)
 }
 
-fn portrait(state: &State, (kind, id): &Key, leader: Option<&str>) -> Option<Portrait> {
+fn look_at(state: &State, (kind, id): &Key, leader: Option<&str>) -> Option<Seen> {
+    let id = id.as_str();
     let (meta, name, labels, facts) = match kind {
         ObjectKind::Node => {
             let node = state.nodes.get(id)?;
@@ -161,12 +194,7 @@ fn portrait(state: &State, (kind, id): &Key, leader: Option<&str>) -> Option<Por
             let labels = labels.into_iter().collect();
             (&network.meta, network.spec.name.clone(), labels, BTreeMap::new())
         }
-        ObjectKind::Service => {
-            let service = state.services.get(id)?;
-            let name = service.spec.name.clone().unwrap_or_default();
-            let labels = service.spec.labels.clone().unwrap_or_default();
-            (&service.meta, name, labels.into_iter().collect(), of_service(service))
-        }
+        ObjectKind::Service => return state.services.shared(id).cloned().map(Seen::Service),
         ObjectKind::Secret | ObjectKind::Config => {
             let all = if *kind == ObjectKind::Secret { &state.secrets } else { &state.configs };
             let one = all.get(id)?;
@@ -175,7 +203,7 @@ fn portrait(state: &State, (kind, id): &Key, leader: Option<&str>) -> Option<Por
         ObjectKind::Cluster | ObjectKind::Task => return None,
     };
     let (version, created, updated) = (meta.version, meta.created, meta.updated);
-    Some(Portrait { version, created, updated, name, labels, facts })
+    Some(Seen::Other(Portrait { version, created, updated, name, labels, facts }.into()))
 }
 
 fn of_node(node: &Node, leader: Option<&str>) -> BTreeMap<&'static str, String> {

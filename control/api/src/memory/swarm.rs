@@ -12,6 +12,7 @@ use shoal_model::{
     Availability, Change, ControlError, DependencyKind, DependencySpec, ErrorKind, LogLine,
     LogOptions, NodeState, Object, ObjectKind, Rotations, Service, State, docker,
 };
+use std::sync::Arc;
 use tokio::sync::watch;
 
 #[async_trait]
@@ -160,7 +161,7 @@ impl Swarm for MemorySwarm {
         inner.check_networks(&spec)?;
         let rebalance = take_rebalance_once(&mut spec);
         let service = Service { rebalance, ..Service::new(id.clone(), spec, now()) };
-        inner.apply(vec![Change::Put(Object::Service(Box::new(service)))])?;
+        inner.apply(vec![Change::Put(Object::Service(Arc::new(service)))])?;
         inner.settle()?;
         Ok(id)
     }
@@ -188,7 +189,7 @@ impl Swarm for MemorySwarm {
         };
         service.meta.version = version;
         inner.check_networks(&service.spec)?;
-        inner.apply(vec![Change::Put(Object::Service(Box::new(service)))])?;
+        inner.apply(vec![Change::Put(Object::Service(Arc::new(service)))])?;
         inner.settle()
     }
 
@@ -211,16 +212,14 @@ impl Swarm for MemorySwarm {
 
     async fn remove_network(&self, id: &str) -> Result<(), ControlError> {
         let mut inner = self.manager()?;
-        let users = inner.state.services.values();
-        let user = users
-            .clone()
-            .find(|s| s.endpoint.iter().flat_map(|e| &e.vips).any(|v| v.network_id == id));
+        let uses =
+            |s: &&Service| s.endpoint.iter().flat_map(|e| &e.vips).any(|v| v.network_id == id);
+        let user = inner.state.services.values().find(uses).map(|user| user.id.clone());
         if let Some(user) = user {
             return Err(ControlError::new(
                 ErrorKind::FailedPrecondition,
                 format!(
-                    "rpc error: code = FailedPrecondition desc = network {id} is in use by service {}",
-                    user.id
+                    "rpc error: code = FailedPrecondition desc = network {id} is in use by service {user}"
                 ),
             ));
         }

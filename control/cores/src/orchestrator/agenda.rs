@@ -77,7 +77,7 @@ impl Agenda {
         *self = Agenda { version: self.version, moves: true, ..Agenda::default() };
         self.all_nodes = state.nodes_with_tasks().map(str::to_owned).collect();
         self.all_services = state.services_with_tasks().map(str::to_owned).collect();
-        self.all_services.extend(state.services.keys().cloned());
+        self.all_services.extend(state.services.keys().map(str::to_owned));
         state.services.values().for_each(|service| self.list(state, &service.id));
     }
 

@@ -213,7 +213,7 @@ impl<'a> Plan<'a> {
 
     pub(super) fn put_service(&mut self, service: Service) {
         if self.touched.insert(service.id.clone()) {
-            self.changes.push(Change::Put(Object::Service(Box::new(service))));
+            self.changes.push(Change::Put(Object::Service(Arc::new(service))));
         }
     }
 

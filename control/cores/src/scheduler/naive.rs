@@ -333,7 +333,7 @@ fn state(nodes: &[NodeDice], services: &[ServiceDice], tasks: &[TaskDice]) -> St
         put(&mut state, NOW, Object::Node(Box::new(node(n, *dice))));
     }
     for (n, dice) in services.iter().enumerate() {
-        put(&mut state, NOW, Object::Service(Box::new(service(n, *dice))));
+        put(&mut state, NOW, Object::Service(Arc::new(service(n, *dice))));
     }
     for (n, (of, version, kind, on, age)) in tasks.iter().enumerate() {
         let service = state.services.values().nth(usize::from(*of) % services.len()).unwrap();

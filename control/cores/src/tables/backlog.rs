@@ -44,7 +44,7 @@ impl Backlog {
             let next: Vec<&str> = match kind {
                 ObjectKind::Network => after(&state.networks, last).take(room).collect(),
                 ObjectKind::Node => after(&state.nodes, last).take(room).collect(),
-                ObjectKind::Service => after(&state.services, last).take(room).collect(),
+                ObjectKind::Service => state.services.after(last).take(room).collect(),
                 _ => state.tasks.after(last).take(room).collect(),
             };
             next.iter().for_each(|id| changed.note(*kind, id));

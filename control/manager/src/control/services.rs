@@ -15,7 +15,7 @@ use shoal_model::{
     Change, ControlError, ErrorKind, LogLine, LogOptions, Object, ObjectKind, Service, State,
     docker, port_wishes,
 };
-use std::mem::discriminant;
+use std::{mem::discriminant, sync::Arc};
 
 /// Names tried for a service that was given none.
 const NAME_ATTEMPTS: usize = 8;
@@ -65,7 +65,7 @@ impl Manager {
             Ok(Service { rebalance, endpoint, ..Service::new(id::new(), spec, clock::now()) })
         })?;
         let id = service.id.clone();
-        let change = Change::Put(Object::Service(Box::new(service)));
+        let change = Change::Put(Object::Service(Arc::new(service)));
         self.store().propose(vec![change]).await.map_err(from_store)?;
         Ok(id)
     }
@@ -112,7 +112,7 @@ impl Manager {
             check_dependencies(state, &service.spec)?;
             Ok(service)
         })?;
-        let change = Change::Put(Object::Service(Box::new(service)));
+        let change = Change::Put(Object::Service(Arc::new(service)));
         self.store().propose(vec![change]).await.map_err(from_store).map(drop)
     }
 

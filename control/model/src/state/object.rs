@@ -20,7 +20,7 @@ pub enum Object {
     /// A network.
     Network(Box<Network>),
     /// A service.
-    Service(Box<Service>),
+    Service(Arc<Service>),
     /// A task.
     Task(Arc<Task>),
     /// A secret.
@@ -85,7 +85,7 @@ impl Object {
             Object::Cluster(o) => &mut o.meta,
             Object::Node(o) => &mut o.meta,
             Object::Network(o) => &mut o.meta,
-            Object::Service(o) => &mut o.meta,
+            Object::Service(o) => &mut Arc::make_mut(o).meta,
             Object::Task(o) => &mut Arc::make_mut(o).meta,
             Object::Secret(o) | Object::Config(o) => &mut Arc::make_mut(o).meta,
         }

@@ -7,8 +7,8 @@ use crate::{
     failures::Failures,
     index::Index,
     journal::Journal,
-    objects::{Cluster, Network, Node, Service},
-    tasks::Tasks,
+    objects::{Cluster, Network, Node},
+    shared::{Services, Tasks},
     templates::shared_tasks,
     time::Timestamp,
 };
@@ -51,7 +51,7 @@ pub(super) struct Stored {
     cluster: Option<Cluster>,
     nodes: BTreeMap<String, Node>,
     networks: BTreeMap<String, Network>,
-    services: BTreeMap<String, Service>,
+    services: Services,
     #[serde(deserialize_with = "shared_tasks")]
     tasks: Tasks,
     #[serde(default)]

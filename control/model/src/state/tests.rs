@@ -1,5 +1,6 @@
 use super::*;
 use crate::{UpdateState, UpdateStatus, docker, task::TaskStatus};
+use std::sync::Arc;
 
 fn task(id: &str, spec_version: u64, image: &str) -> Task {
     Task {
@@ -104,7 +105,7 @@ fn an_update_begins_no_earlier_than_what_was_made_before_it_and_keeps_its_beginn
     let mut service = Service::new("web".to_owned(), Default::default(), Timestamp(3));
     service.update_status = Some(UpdateStatus::begin(UpdateState::Updating, "", Timestamp(3)));
     let put = |state: &mut State, service: &Service, now| {
-        let changes = vec![Change::Put(Object::Service(Box::new(service.clone())))];
+        let changes = vec![Change::Put(Object::Service(Arc::new(service.clone())))];
         state.apply(state.version + 1, Timestamp(now), changes).unwrap();
         state.services["web"].clone()
     };
@@ -173,7 +174,7 @@ fn apply(state: &mut State, change: Change) -> Result<(), String> {
 
 fn serve(state: &mut State, id: &str, secrets: &[&str]) -> Result<(), String> {
     let service = using(state, id, secrets);
-    apply(state, Change::Put(Object::Service(Box::new(service))))
+    apply(state, Change::Put(Object::Service(Arc::new(service))))
 }
 
 fn gone(id: &str) -> Change {

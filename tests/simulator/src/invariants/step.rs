@@ -3,7 +3,7 @@
 use super::place;
 use crate::log::Txn;
 use shoal_model::{Change, Object, ObjectKind, State, Task, Timestamp};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What a transaction did to the state.
 pub(crate) struct Step<'a> {
@@ -59,7 +59,7 @@ pub(super) fn present(state: &State, change: &Change) -> Option<Object> {
         ObjectKind::Cluster => state.cluster.clone().map(Box::new).map(Object::Cluster),
         ObjectKind::Node => state.nodes.get(id).cloned().map(Box::new).map(Object::Node),
         ObjectKind::Network => state.networks.get(id).cloned().map(Box::new).map(Object::Network),
-        ObjectKind::Service => state.services.get(id).cloned().map(Box::new).map(Object::Service),
+        ObjectKind::Service => state.services.get(id).cloned().map(Arc::new).map(Object::Service),
         ObjectKind::Task => state.tasks.get(id).map(|task| Object::Task(task.clone().into())),
         ObjectKind::Secret => state.secrets.get(id).cloned().map(Object::Secret),
         ObjectKind::Config => state.configs.get(id).cloned().map(Object::Config),

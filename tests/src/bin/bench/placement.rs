@@ -167,7 +167,7 @@ impl Cluster {
         let each = tasks / services;
         for number in 0..services {
             let service = service(number);
-            cluster.propose(vec![Change::Put(Object::Service(Box::new(service.clone())))])?;
+            cluster.propose(vec![Change::Put(Object::Service(Arc::new(service.clone())))])?;
             let spec = Arc::new(service.spec.task_template.clone().unwrap_or_default());
             for from in (0..each).step_by(PROPOSAL) {
                 let slots = from..each.min(from + PROPOSAL);

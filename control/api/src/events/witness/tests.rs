@@ -111,7 +111,7 @@ impl Scene {
     fn edit_service(&mut self, edit: impl FnOnce(&mut Service)) {
         let mut service = self.state.services["s"].clone();
         edit(&mut service);
-        self.put(Object::Service(Box::new(service)));
+        self.put(Object::Service(Arc::new(service)));
     }
 
     fn look(&mut self, leader: Option<&str>) -> Vec<Event> {
@@ -164,7 +164,7 @@ fn what_is_made_changed_and_removed_is_told_in_order_and_once() {
 fn an_update_of_a_service_tells_its_image_replicas_and_state_before_and_after() {
     let mut scene = Scene::new();
     let made = Service::new("s".to_owned(), service(2, "i:1"), Timestamp(0));
-    scene.put(Object::Service(Box::new(made)));
+    scene.put(Object::Service(Arc::new(made)));
     assert_eq!(scene.news(), [json!(["service", "create", "s", { "name": "web" }, 2])]);
     scene.edit_service(|s| {
         s.spec = service(5, "i:2");

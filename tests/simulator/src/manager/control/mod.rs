@@ -11,6 +11,7 @@ use shoal_model::{
     ApplyError, Availability, Change, DependencyKind, DependencySpec, NodeState, Object,
     ObjectKind, Role, State, Timestamp, docker,
 };
+use std::sync::Arc;
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -197,13 +198,13 @@ fn change(state: &State, ask: &Ask, new_id: String, now: Timestamp) -> Result<Ch
     let object =
         match ask {
             Ask::CreateService(spec) => {
-                Object::Service(Box::new(services::create(state, spec, new_id, now)?))
+                Object::Service(Arc::new(services::create(state, spec, new_id, now)?))
             }
             Ask::UpdateService { id, version, spec } => {
-                Object::Service(Box::new(services::update(state, id, *version, Some(spec), now)?))
+                Object::Service(Arc::new(services::update(state, id, *version, Some(spec), now)?))
             }
             Ask::RollBackService { id, version } => {
-                Object::Service(Box::new(services::update(state, id, *version, None, now)?))
+                Object::Service(Arc::new(services::update(state, id, *version, None, now)?))
             }
             Ask::RemoveService { id } => {
                 state.services.get(id).ok_or(Refusal::Other)?;
